@@ -1,0 +1,62 @@
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MESSAGE_MAX = 2048 };
+static _Thread_local char message[MESSAGE_MAX];
+
+int err_set(int code, const char *fmt, ...)
+{
+    char text[MESSAGE_MAX]; /* the arguments may point into `message` */
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    memcpy(message, text, sizeof message);
+    return code;
+}
+
+int err_context(int code, const char *fmt, ...)
+{
+    char text[MESSAGE_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (n > 0 && n < MESSAGE_MAX - 3)
+        snprintf(text + n, sizeof text - (size_t)n, ": %s", message);
+    memcpy(message, text, sizeof message);
+    return code;
+}
+
+int err_errno(const char *fmt, ...)
+{
+    int e = errno;
+    char text[MESSAGE_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (n > 0 && n < MESSAGE_MAX - 3)
+        snprintf(text + n, sizeof text - (size_t)n, ": %s", strerror(e));
+    memcpy(message, text, sizeof message);
+    return e == ENOENT ? ERR_NOTFOUND : ERR_IO;
+}
+
+const char *err_message(void)
+{
+    return message;
+}
+
+const char *err_name(int code)
+{
+    static const char *const names[] = {"success",          "out of memory",      "I/O error",     "bad format",
+                                        "wrong shape",      "out of range",       "not found",     "unsupported",
+                                        "in use",           "usage",              "another rank failed", "stopped",
+                                        "not a finite number", "backend failure"};
+    int i = -code;
+    return i >= 0 && i < (int)(sizeof names / sizeof *names) ? names[i] : "unknown error";
+}

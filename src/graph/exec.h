@@ -1,0 +1,32 @@
+/* The executor: runs a plan on a backend. exec_run allocates nothing. */
+#ifndef GRAPH_EXEC_H
+#define GRAPH_EXEC_H
+
+#include "graph/plan.h"
+
+typedef struct Exec Exec;
+
+/* Allocates the arena. Borrows the plan. */
+int exec_create(Exec **out, const Plan *p);
+void exec_destroy(Exec *e);
+/* Binds a parameter: view->data stays the caller's. Bind again with a higher version after changing values. ERR_SHAPE on mismatch. */
+int exec_bind(Exec *e, OpRef param, const OpView *view);
+int exec_bind_name(Exec *e, const char *name, const OpView *view);
+/* After all parameters are bound: lets ops prepare (pack weights). Called by the first exec_run when omitted. ERR_NOTFOUND names
+ * an unbound parameter. */
+int exec_prepare(Exec *e);
+int exec_run(Exec *e);
+/* Device pointer of an input, output or bound parameter; NULL when unknown. Valid for the executor's life. */
+void *exec_data(const Exec *e, OpRef t);
+/* Host <-> input/output, with the tensor's own dtype and size. */
+int exec_write(Exec *e, OpRef t, const void *host, size_t bytes);
+int exec_read(const Exec *e, OpRef t, void *host, size_t bytes);
+/* F32 host arrays, converted to and from the tensor's dtype (F32, BF16, F16, F64). */
+int exec_write_f32(Exec *e, OpRef t, const float *host, int64_t count);
+int exec_read_f32(const Exec *e, OpRef t, float *host, int64_t count);
+
+/* Seconds per op kind since profiling was switched on; seconds[OP_COUNT], calls[OP_COUNT], flops[OP_COUNT]. */
+void exec_profile(Exec *e, int on);
+void exec_profile_get(const Exec *e, double *seconds, int64_t *calls, double *flops);
+
+#endif

@@ -1,0 +1,60 @@
+/* A backend: how each op runs on a device. Chosen once at start; implemented by cpu/ and cuda/.
+ *
+ * The executor calls, per node: `scratch` while planning (bytes of workspace, from shapes alone), `prepare` once after the
+ * parameters are bound, `run` many times, `release` at the end. `run` allocates nothing.
+ */
+#ifndef OPS_BACKEND_H
+#define OPS_BACKEND_H
+
+#include "ops/op.h"
+
+/* A tensor at run time. `data` is a device pointer, 64-byte aligned for activations (parameters mapped from a file may
+ * have the alignment of their dtype only). */
+typedef struct {
+    void *data;
+    Dtype dtype;
+    Shape shape;
+    uint64_t version; /* parameters: grows whenever the values change (optimizer step, other LoRA). 0 for activations */
+    uint8_t frozen;   /* parameters: values never change while bound; packed copies may replace mapped pages */
+} OpView;
+
+typedef struct {
+    OpKind kind;
+    const OpAttr *attr;
+    const OpView *in;
+    OpView *out;
+    int nin, nout;
+    void *scratch;        /* 64-byte aligned, the bytes that `scratch` asked for */
+    void *state;          /* what `prepare` made for this node; NULL without prepare */
+} OpCall;
+
+typedef struct Backend Backend;
+
+typedef struct {
+    size_t (*scratch)(Backend *be, const OpAttr *attr, const Meta *in, int nin, const Meta *out, int nout); /* NULL: none */
+    /* call->in[i].data is valid for parameters and NULL for activations. NULL: nothing to prepare. */
+    int (*prepare)(Backend *be, const OpCall *call, void **state);
+    int (*run)(Backend *be, const OpCall *call);
+    void (*release)(Backend *be, void *state);
+} BackendOp;
+
+struct Backend {
+    const char *name;             /* "cpu", "cuda" */
+    BackendOp op[OP_COUNT];       /* run == NULL: unsupported */
+    int threads;                  /* CPU: OpenMP threads used */
+    void *impl;                   /* the backend's own state */
+    int (*alloc)(Backend *be, void **out, size_t bytes);   /* device memory, 64-byte aligned (2 MiB pages on CPU) */
+    void (*free)(Backend *be, void *p, size_t bytes);
+    int (*upload)(Backend *be, void *dst, const void *host_src, size_t bytes);
+    int (*download)(Backend *be, void *host_dst, const void *src, size_t bytes);
+    int (*sync)(Backend *be);
+    void (*destroy)(Backend *be);
+};
+
+static inline void backend_destroy(Backend *be)
+{
+    if (be)
+        be->destroy(be);
+}
+
+#endif
