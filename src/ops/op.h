@@ -25,6 +25,8 @@ typedef enum { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F64, DTYPE_I32, DTYPE_I64
 
 size_t dtype_size(Dtype t);
 const char *dtype_name(Dtype t); /* "f32", "bf16", ... */
+/* P of a compute dtype T: F64 for F64, else F32. */
+Dtype dtype_param(Dtype t);
 
 typedef struct {
     int ndim;                   /* 0..4; 0 is a scalar */
@@ -34,7 +36,7 @@ typedef struct {
 Shape shape_make(int ndim, const int64_t *dim);
 #define SHAPE(...)                                                               \
     shape_make((int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
-int64_t shape_count(const Shape *s);
+int64_t shape_count(const Shape *s);                  /* INT64_MAX when the product does not fit */
 int shape_equal(const Shape *a, const Shape *b);
 int64_t shape_last(const Shape *s);                   /* C */
 int64_t shape_rows(const Shape *s);                   /* count / C */
@@ -118,6 +120,13 @@ typedef enum { ACT_NONE, ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_QUICK_GELU, ACT_
  * ITEM: v[N,C] over the middle dims of x[N,...,C].  ROW: v[L,C] over N of x[N,L,C] (also v[H,W,C]).  CHANNEL: v[C]. */
 typedef enum { BCAST_ITEM, BCAST_ROW, BCAST_CHANNEL } Bcast;
 
+/* Bits of OpAttr.has. */
+enum {
+    OP_HAS_BIAS = 1, /* LINEAR, CONV2D */
+    OP_HAS_RES = 2,  /* LINEAR, LINEAR_BWD_X, CONV2D, CONV2D_BWD_X */
+    OP_HAS_S = 1     /* SCALE */
+};
+
 /* One flat record; each op documents the fields it reads (beside its emitter below). Unused fields are 0. */
 typedef struct {
     float scale;      /* ATTENTION: softmax scale. SCALE: factor */
@@ -129,12 +138,13 @@ typedef struct {
     int32_t stride;   /* CONV2D*: 1 or 2, both axes */
     int32_t pad[4];   /* CONV2D*: top, left, bottom, right */
     int32_t bcast;    /* Bcast */
-    int32_t has;      /* bit i set: optional input i is present (LINEAR, CONV2D, SCALE); absent inputs take no slot */
-    int64_t begin, count; /* SLICE */
+    int32_t has;      /* OP_HAS_*: which optional inputs are present; absent inputs take no slot (x,w,res without bias) */
+    int64_t begin, count; /* SLICE. TIME_EMBED: count = dim */
     int32_t flip;     /* TIME_EMBED: 1 = [cos|sin] */
     float shift;      /* TIME_EMBED: downscale_freq_shift */
     float max_period; /* TIME_EMBED */
-    Meta meta;        /* CAST (dtype), RESHAPE and ZERO (shape, dtype); *_BWD ops: meta of the result where inputs do not tell */
+    Meta meta;        /* CAST, TIME_EMBED (dtype), RESHAPE and ZERO (shape, dtype), UPSAMPLE_NEAREST (shape of the result);
+                         *_BWD ops: meta of the result where inputs do not tell */
 } OpAttr;
 
 /* A tensor of the graph being built. OP_NONE: absent, or an error happened before (emitters pass it on). */
@@ -149,6 +159,9 @@ struct OpBuild {
     const Meta *(*meta)(const OpBuild *b, OpRef t); /* borrowed */
     /* Records an error from outside emit (message already set by err_set); returns OP_NONE. */
     OpRef (*fail)(OpBuild *b, int code);
+    /* The dtype in which the gradient of t is wanted: P for a parameter and for a CAST or RESHAPE of one, else t's own
+     * dtype. NULL: always P. (Read for weights only; they may be activations.) */
+    Dtype (*grad_dtype)(const OpBuild *b, OpRef t);
 };
 
 /* Shape rule: from the inputs' metas to the outputs'. Errors name the op, the dimension and what was expected. */
@@ -172,6 +185,8 @@ typedef struct {
 } OpRule;
 /* From the registry in ops/registry.c. */
 const OpRule *op_rule(OpKind k);
+/* OpRule.inplace, plus the slot of `res` where the op has one (it moves with `has`). What the planner asks. */
+uint8_t op_inplace_mask(OpKind k, const OpAttr *attr);
 
 /* ---- typed emitters. All return OP_NONE after an error; the graph keeps the first error. ---- */
 
@@ -229,10 +244,10 @@ OpRef op_kl(OpBuild *b, OpRef moments, OpRef weight);
 
 /* ---- inputs of the backward ops (emitted by gradient rules only) ----
  * LINEAR_BWD_X   dy[...,N], w[N,K] (, res[...,K])                      -> dx[...,K]: T
- * LINEAR_BWD_W   dy[...,N], x[...,K]                                   -> dw[N,K]: P (T when attr.meta.dtype says so)
+ * LINEAR_BWD_W   dy[...,N], x[...,K]                                   -> dw[N,K]: attr.meta.dtype, P or T
  * BIAS_GRAD      dy[...,C]                                             -> [C]: P
  * CONV2D_BWD_X   dy[N,Ho,Wo,Co], w (, res); attr stride, pad, meta.shape = x's  -> dx
- * CONV2D_BWD_W   dy, x; attr stride, pad, meta.shape = w's             -> dw[Co,Ci,kh,kw]: P
+ * CONV2D_BWD_W   dy, x; attr stride, pad, meta.shape = w's             -> dw[Co,Ci,kh,kw]: P (or T: meta.dtype)
  * UPSAMPLE_NEAREST_BWD dy; attr.meta.shape = x's                       -> dx
  * GROUP_NORM_BWD dy, x, gamma, beta, mean, rstd                        -> dx: T, dgamma: P, dbeta: P
  * LAYER_NORM_BWD dy, x, gamma, mean, rstd                              -> dx: T, dgamma: P, dbeta: P
