@@ -20,6 +20,8 @@ const Graph *plan_graph(const Plan *p);
 Backend *plan_backend(const Plan *p);
 /* Offset of an activation or input in the arena; -1 for parameters and removed tensors. */
 int64_t plan_offset(const Plan *p, OpRef t);
+/* The tensor whose storage t shares (views, in-place results); t itself otherwise. */
+OpRef plan_storage(const Plan *p, OpRef t);
 /* Offset and size of a node's workspace; size 0 when none. */
 int64_t plan_scratch(const Plan *p, int node, size_t *bytes);
 

@@ -25,6 +25,8 @@ typedef enum { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F64, DTYPE_I32, DTYPE_I64
 
 size_t dtype_size(Dtype t);
 const char *dtype_name(Dtype t); /* "f32", "bf16", ... */
+/* Element-wise conversion among F32, BF16, F16 and F64 on the host, round to nearest even. Arrays must not overlap. */
+int dtype_convert(void *dst, Dtype to, const void *src, Dtype from, int64_t count);
 /* P of a compute dtype T: F64 for F64, else F32. */
 Dtype dtype_param(Dtype t);
 

@@ -1,0 +1,298 @@
+#include "graph/exec.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "graph/internal.h"
+
+typedef struct {
+    OpCall call;
+    OpView *views;      /* nin + nout, in this order */
+    int node;
+} Step;
+
+struct Exec {
+    const Plan *plan;
+    const Graph *g;
+    Backend *be;
+    char *arena;
+    size_t arena_bytes;
+    OpView *param;      /* per tensor; data NULL when unbound */
+    Step *steps;
+    OpView *views;
+    int nstep, prepared;
+    int profile;
+    double seconds[OP_COUNT], flops[OP_COUNT];
+    int64_t calls[OP_COUNT];
+};
+
+static void *storage(const Exec *e, OpRef t)
+{
+    int64_t at = plan_offset(e->plan, t);
+    if (at >= 0)
+        return e->arena + at;
+    return e->param[plan_storage(e->plan, t)].data;
+}
+
+static int make_steps(Exec *e)
+{
+    const Graph *g = e->g;
+    size_t nview = 0;
+    for (int i = 0; i < g->nnode; i++)
+        nview += (size_t)(g->nodes[i].nin + g->nodes[i].nout);
+    e->steps = calloc((size_t)plan_node_count(e->plan) + 1, sizeof *e->steps);
+    e->views = calloc(nview + 1, sizeof *e->views);
+    if (!e->steps || !e->views)
+        return err_set(ERR_NOMEM, "executor: out of memory");
+    OpView *v = e->views;
+    for (int i = 0; i < g->nnode; i++) {
+        const GraphNode *n = &g->nodes[i];
+        if (n->dead || n->kind == OP_RESHAPE)
+            continue;
+        Step *s = &e->steps[e->nstep++];
+        s->node = i;
+        s->views = v;
+        s->call = (OpCall){n->kind, &n->attr, v, v + n->nin, n->nin, n->nout, NULL, NULL};
+        size_t bytes;
+        int64_t at = plan_scratch(e->plan, i, &bytes);
+        if (bytes)
+            s->call.scratch = e->arena + at;
+        for (int j = 0; j < n->nin + n->nout; j++, v++) {
+            OpRef t = j < n->nin ? n->in[j] : n->out[j - n->nin];
+            *v = (OpView){storage(e, t), g->tensors[t].meta.dtype, g->tensors[t].meta.shape, 0, 0};
+        }
+    }
+    return 0;
+}
+
+int exec_create(Exec **out, const Plan *p)
+{
+    Exec *e = calloc(1, sizeof *e);
+    int rc = ERR_NOMEM;
+    if (!e)
+        return err_set(rc, "executor: out of memory");
+    e->plan = p;
+    e->g = plan_graph(p);
+    e->be = plan_backend(p);
+    e->arena_bytes = plan_arena_bytes(p);
+    e->param = calloc((size_t)e->g->ntensor + 1, sizeof *e->param);
+    if (!e->param) {
+        err_set(rc, "executor: out of memory");
+        goto done;
+    }
+    void *arena = NULL;
+    TRY_GOTO(e->be->alloc(e->be, &arena, e->arena_bytes ? e->arena_bytes : 64));
+    e->arena = arena;
+    TRY_GOTO(make_steps(e));
+    *out = e;
+    e = NULL;
+    rc = 0;
+done:
+    exec_destroy(e);
+    return rc;
+}
+
+static void release_states(Exec *e)
+{
+    for (int i = 0; i < e->nstep; i++) {
+        OpCall *c = &e->steps[i].call;
+        if (c->state && e->be->op[c->kind].release)
+            e->be->op[c->kind].release(e->be, c->state);
+        c->state = NULL;
+    }
+    e->prepared = 0;
+}
+
+void exec_destroy(Exec *e)
+{
+    if (!e)
+        return;
+    release_states(e);
+    if (e->arena)
+        e->be->free(e->be, e->arena, e->arena_bytes ? e->arena_bytes : 64);
+    free(e->param);
+    free(e->steps);
+    free(e->views);
+    free(e);
+}
+
+int exec_bind(Exec *e, OpRef param, const OpView *view)
+{
+    if (param < 0 || param >= e->g->ntensor || e->g->tensors[param].kind != TENSOR_PARAM)
+        return err_set(ERR_NOTFOUND, "executor: tensor %d is not a parameter", (int)param);
+    const GraphTensor *t = &e->g->tensors[param];
+    char want[64], got[64];
+    if (view->dtype != t->meta.dtype || !shape_equal(&view->shape, &t->meta.shape))
+        return err_set(ERR_SHAPE, "parameter '%s': expected %s %s, got %s %s", t->name, dtype_name(t->meta.dtype),
+                       shape_text(&t->meta.shape, want, sizeof want), dtype_name(view->dtype),
+                       shape_text(&view->shape, got, sizeof got));
+    e->param[param] = *view;
+    return 0;
+}
+
+int exec_bind_name(Exec *e, const char *name, const OpView *view)
+{
+    OpRef t = graph_find(e->g, name);
+    if (t < 0)
+        return err_set(ERR_NOTFOUND, "executor: no parameter named '%s'", name);
+    return exec_bind(e, t, view);
+}
+
+/* Copies the bindings into the steps' views. */
+static int refresh(Exec *e)
+{
+    for (int i = 0; i < e->nstep; i++) {
+        Step *s = &e->steps[i];
+        const GraphNode *n = &e->g->nodes[s->node];
+        for (int j = 0; j < n->nin; j++) {
+            OpRef r = plan_storage(e->plan, n->in[j]);
+            if (e->g->tensors[r].kind != TENSOR_PARAM)
+                continue;
+            const OpView *b = &e->param[r];
+            if (!b->data)
+                return err_set(ERR_NOTFOUND, "executor: parameter '%s' is not bound", e->g->tensors[r].name);
+            s->views[j].data = b->data;
+            s->views[j].version = b->version;
+            s->views[j].frozen = b->frozen;
+        }
+    }
+    return 0;
+}
+
+static int prepare_step(Exec *e, Step *s)
+{
+    const BackendOp *op = &e->be->op[s->call.kind];
+    if (!op->prepare)
+        return 0;
+    const GraphNode *n = &e->g->nodes[s->node];
+    OpView in[OP_MAX_IN];
+    for (int j = 0; j < n->nin; j++) {
+        in[j] = s->views[j];
+        if (e->g->tensors[plan_storage(e->plan, n->in[j])].kind != TENSOR_PARAM)
+            in[j].data = NULL;
+    }
+    OpCall c = s->call;
+    c.in = in;
+    return op->prepare(e->be, &c, &s->call.state);
+}
+
+int exec_prepare(Exec *e)
+{
+    TRY(refresh(e));
+    if (e->prepared)
+        return 0;
+    for (int i = 0; i < e->nstep; i++)
+        TRY_CTX(prepare_step(e, &e->steps[i]), "preparing op %s", op_name(e->steps[i].call.kind));
+    e->prepared = 1;
+    return 0;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int exec_run(Exec *e)
+{
+    TRY(exec_prepare(e));
+    for (int i = 0; i < e->nstep; i++) {
+        const OpCall *c = &e->steps[i].call;
+        double t0 = e->profile ? now() : 0;
+        TRY_CTX(e->be->op[c->kind].run(e->be, c), "op %s (node %d)", op_name(c->kind), e->steps[i].node);
+        if (e->profile) {
+            if (e->be->sync)
+                TRY(e->be->sync(e->be));
+            e->seconds[c->kind] += now() - t0;
+            e->calls[c->kind]++;
+            e->flops[c->kind] += graph_node_flops(e->g, e->steps[i].node);
+        }
+    }
+    return e->be->sync ? e->be->sync(e->be) : 0;
+}
+
+void *exec_data(const Exec *e, OpRef t)
+{
+    return t < 0 || t >= e->g->ntensor ? NULL : storage(e, t);
+}
+
+static int64_t checked_count(const Exec *e, OpRef t)
+{
+    return exec_data(e, t) ? shape_count(&e->g->tensors[t].meta.shape) : -1;
+}
+
+static int bad_size(const Exec *e, OpRef t, long long got)
+{
+    const char *name = t >= 0 && t < e->g->ntensor && e->g->tensors[t].name ? e->g->tensors[t].name : "?";
+    return err_set(ERR_SHAPE, "executor: tensor '%s' does not exist in the plan or has another size than %lld", name, got);
+}
+
+int exec_write(Exec *e, OpRef t, const void *host, size_t bytes)
+{
+    int64_t n = checked_count(e, t);
+    if (n < 0 || (size_t)n * dtype_size(e->g->tensors[t].meta.dtype) != bytes)
+        return bad_size(e, t, (long long)bytes);
+    return e->be->upload(e->be, storage(e, t), host, bytes);
+}
+
+int exec_read(const Exec *e, OpRef t, void *host, size_t bytes)
+{
+    int64_t n = checked_count(e, t);
+    if (n < 0 || (size_t)n * dtype_size(e->g->tensors[t].meta.dtype) != bytes)
+        return bad_size(e, t, (long long)bytes);
+    return e->be->download(e->be, host, storage(e, t), bytes);
+}
+
+int exec_write_f32(Exec *e, OpRef t, const float *host, int64_t count)
+{
+    if (checked_count(e, t) != count)
+        return bad_size(e, t, (long long)count);
+    Dtype d = e->g->tensors[t].meta.dtype;
+    size_t bytes = (size_t)count * dtype_size(d);
+    if (d == DTYPE_F32)
+        return e->be->upload(e->be, storage(e, t), host, bytes);
+    void *tmp = malloc(bytes + 1);
+    if (!tmp)
+        return err_set(ERR_NOMEM, "executor: out of memory");
+    int rc = dtype_convert(tmp, d, host, DTYPE_F32, count);
+    if (rc >= 0)
+        rc = e->be->upload(e->be, storage(e, t), tmp, bytes);
+    free(tmp);
+    return rc;
+}
+
+int exec_read_f32(const Exec *e, OpRef t, float *host, int64_t count)
+{
+    if (checked_count(e, t) != count)
+        return bad_size(e, t, (long long)count);
+    Dtype d = e->g->tensors[t].meta.dtype;
+    size_t bytes = (size_t)count * dtype_size(d);
+    if (d == DTYPE_F32)
+        return e->be->download(e->be, host, storage(e, t), bytes);
+    void *tmp = malloc(bytes + 1);
+    if (!tmp)
+        return err_set(ERR_NOMEM, "executor: out of memory");
+    int rc = e->be->download(e->be, tmp, storage(e, t), bytes);
+    if (rc >= 0)
+        rc = dtype_convert(host, DTYPE_F32, tmp, d, count);
+    free(tmp);
+    return rc;
+}
+
+void exec_profile(Exec *e, int on)
+{
+    e->profile = on;
+    memset(e->seconds, 0, sizeof e->seconds);
+    memset(e->flops, 0, sizeof e->flops);
+    memset(e->calls, 0, sizeof e->calls);
+}
+
+void exec_profile_get(const Exec *e, double *seconds, int64_t *calls, double *flops)
+{
+    memcpy(seconds, e->seconds, sizeof e->seconds);
+    memcpy(calls, e->calls, sizeof e->calls);
+    memcpy(flops, e->flops, sizeof e->flops);
+}
