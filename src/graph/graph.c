@@ -105,6 +105,19 @@ static int build_emit(OpBuild *b, OpKind kind, const OpAttr *attr, const OpRef *
     return graph_emit((Graph *)b, kind, attr, in, nin, out, nout);
 }
 
+static Dtype build_grad_dtype(const OpBuild *b, OpRef t)
+{
+    const Graph *g = (const Graph *)b;
+    OpRef r = t;
+    while (g->tensors[r].kind == TENSOR_ACT) {
+        const GraphNode *n = &g->nodes[g->tensors[r].node];
+        if (n->kind != OP_CAST && n->kind != OP_RESHAPE)
+            return g->tensors[t].meta.dtype;
+        r = n->in[0];
+    }
+    return g->tensors[r].kind == TENSOR_PARAM ? graph_ptype(g) : g->tensors[t].meta.dtype;
+}
+
 int graph_create(Graph **out, Dtype compute)
 {
     if (compute != DTYPE_F32 && compute != DTYPE_BF16 && compute != DTYPE_F64)
@@ -112,7 +125,7 @@ int graph_create(Graph **out, Dtype compute)
     Graph *g = calloc(1, sizeof *g);
     if (!g)
         return err_set(ERR_NOMEM, "graph: out of memory");
-    g->build = (OpBuild){build_emit, build_meta, build_fail};
+    g->build = (OpBuild){build_emit, build_meta, build_fail, build_grad_dtype};
     g->compute = compute;
     *out = g;
     return 0;
