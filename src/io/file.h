@@ -1,0 +1,57 @@
+/* Files and folders. Nothing is ever half-written under its final name. */
+#ifndef IO_FILE_H
+#define IO_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Whole file into *out (the caller's; a 0 follows the last byte). ERR_RANGE if larger than max. */
+int io_file_read(char **out, size_t *size, const char *path, size_t max);
+/* temporary file in the same folder, fsync, rename, fsync of the folder. */
+int io_file_write(const char *path, const void *data, size_t size);
+int io_file_exists(const char *path); /* anything of that name */
+int io_file_is_dir(const char *path);
+int io_file_size(int64_t *out, const char *path);
+/* Removes a file; not there is fine. */
+int io_file_remove(const char *path);
+
+/* For writers that stream or that need a path of their own (HDF5, PNG). */
+typedef struct IoAtomic IoAtomic;
+/* Creates the temporary file beside `path`; *out is the caller's until commit or abort. */
+int io_atomic_open(IoAtomic **out, const char *path);
+const char *io_atomic_path(const IoAtomic *a); /* of the temporary file; borrowed */
+int io_atomic_write(IoAtomic *a, const void *data, size_t size);
+/* fsync, rename over `path`, fsync of the folder. Destroys `a` in every case; on an error the old file is untouched. */
+int io_atomic_commit(IoAtomic *a);
+/* Removes the temporary file and destroys `a`. NULL is fine. */
+void io_atomic_abort(IoAtomic *a);
+
+/* mkdir -p. */
+int io_dir_make(const char *path);
+typedef struct {
+    char **items;
+    int count;
+} IoNames;
+/* Names (not paths) in a folder that end with `suffix` (NULL: all), without those that begin with '.', sorted by byte. */
+int io_dir_list(IoNames *out, const char *path, const char *suffix);
+void io_names_deinit(IoNames *n);
+
+/* "a/b", or b alone when it is absolute or a is empty. *out is the caller's. */
+int io_path_join(char **out, const char *a, const char *b);
+/* Folder part, "." when there is none, "/" for the root. *out is the caller's. */
+int io_path_dir(char **out, const char *path);
+/* Part after the last '/'. Borrowed from path. */
+const char *io_path_name(const char *path);
+/* Extension with its dot, "" when there is none. Borrowed from path. */
+const char *io_path_ext(const char *path);
+/* Whether a relative path stays inside the folder it is relative to (no "..", not absolute, not empty). */
+int io_path_is_inside(const char *path);
+
+/* A folder in use by one run. */
+typedef struct IoLock IoLock;
+/* Locks DIR/.atelier.lock (flock; released by the system when the process ends). The folder must exist.
+ * ERR_BUSY: "DIR: output folder is in use by another run (process 12 on host h)". */
+int io_lock_acquire(IoLock **out, const char *dir);
+void io_lock_release(IoLock *l);
+
+#endif
