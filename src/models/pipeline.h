@@ -1,0 +1,37 @@
+/* A diffusers model folder: model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/. Opening reads the configs and maps
+ * the weight files; nothing is loaded before a graph asks for it. */
+#ifndef MODELS_PIPELINE_H
+#define MODELS_PIPELINE_H
+
+#include "models/clip_text.h"
+#include "models/unet.h"
+#include "models/vae.h"
+
+typedef enum { PIPELINE_UNET, PIPELINE_TEXT, PIPELINE_VAE, PIPELINE_PARTS } PipelinePart;
+
+typedef struct Pipeline Pipeline;
+
+/* variant: "fp16" or NULL (plain files first). Checks the classes in model_index.json. ERR_NOTFOUND, ERR_FORMAT, ERR_UNSUPPORTED with
+ * file and key. */
+int pipeline_open(Pipeline **out, const char *dir, const char *variant);
+void pipeline_close(Pipeline *p);
+
+const char *pipeline_dir(const Pipeline *p);
+const UnetConfig *pipeline_unet(const Pipeline *p);
+const VaeConfig *pipeline_vae(const Pipeline *p);
+const ClipConfig *pipeline_text(const Pipeline *p);
+const char *pipeline_tokenizer_dir(const Pipeline *p);
+const char *pipeline_scheduler_path(const Pipeline *p); /* scheduler/scheduler_config.json */
+/* "unet", "text_encoder", "vae": the root of parameter names and the subfolder. */
+const char *pipeline_root(PipelinePart part);
+IoSafetensors *pipeline_files(const Pipeline *p, PipelinePart part);
+
+/* Loads every parameter of `g` under the three roots into the set (nn_params_load). The pipeline must stay open as long as ps. */
+int pipeline_load(Pipeline *p, NnParams *ps, const Graph *g);
+/* Lists all linear layers and convolutions of UNet and text encoder (targets of adapters). *mods: nn_modules_deinit. */
+int pipeline_modules(const Pipeline *p, NnModules *mods);
+/* SHA-256 in hex of a part's weight file (of several shards: of their hashes in order). Computed on first use (reads the
+ * file) and kept. Borrowed. */
+int pipeline_hash(Pipeline *p, PipelinePart part, const char **hex);
+
+#endif
