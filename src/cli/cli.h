@@ -1,0 +1,36 @@
+/* The commands. Each takes its own name in argv[0], handles --help, prints its errors as "atelier: ..." on stderr, and returns the
+ * process's exit code: 0 done, 1 error, 2 bad command line, 3 stopped by a signal with all finished work saved. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include "base/config.h"
+#include "comm/comm.h"
+
+enum { CLI_OK = 0, CLI_ERROR = 1, CLI_USAGE = 2, CLI_STOPPED = 3 };
+
+int cli_train(int argc, char **argv); /* collective; src/cli/train.c */
+int cli_sweep(int argc, char **argv); /* collective */
+int cli_plan(int argc, char **argv);
+int cli_sample(int argc, char **argv);
+int cli_reproduce(int argc, char **argv);
+int cli_export(int argc, char **argv);
+int cli_score(int argc, char **argv);
+int cli_tokenize(int argc, char **argv);
+int cli_info(int argc, char **argv);
+
+/* Whether -h or --help is among the arguments. */
+int cli_wants_help(int argc, char **argv);
+/* Prints `usage`, and the keys of `table` when given. Returns CLI_OK. */
+int cli_help(const char *usage, const ConfTable *table);
+/* Exit code of a lone process for an error code; prints the message of a negative one. */
+int cli_exit(int rc);
+/* The same at the end of a command that ran on several ranks: all agree on the status, rank 0 prints, the communicator is closed.
+ * Every rank returns the same class of code. Collective. */
+int cli_exit_all(Comm *c, int rc);
+/* err_set(ERR_USAGE, "...; see atelier help COMMAND"). */
+int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Splits argv[1..]: the plain argument (exactly one; ERR_USAGE otherwise) and overrides "key=value" (pointers into argv, storage for
+ * argc entries). */
+int cli_config_args(int argc, char **argv, const char **path, const char **overrides, int *count);
+
+#endif

@@ -1,0 +1,91 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/cli.h"
+
+int cli_wants_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return 1;
+    return 0;
+}
+
+int cli_help(const char *usage, const ConfTable *table)
+{
+    fputs(usage, stdout);
+    if (table) {
+        StrBuf b;
+        str_init(&b);
+        config_help(table, &b);
+        fputs("\nKeys of the configuration:\n", stdout);
+        fputs(b.data, stdout);
+        str_deinit(&b);
+    }
+    return CLI_OK;
+}
+
+static int exit_code(int rc)
+{
+    if (rc >= 0)
+        return CLI_OK;
+    return rc == ERR_USAGE ? CLI_USAGE : rc == ERR_STOPPED ? CLI_STOPPED : CLI_ERROR;
+}
+
+static void print_error(int rc)
+{
+    const char *text = err_message();
+    fflush(stdout);
+    fprintf(stderr, "atelier: %s\n", *text ? text : err_name(rc));
+}
+
+int cli_exit(int rc)
+{
+    if (rc < 0)
+        print_error(rc);
+    else if (fflush(stdout) != 0)
+        print_error(rc = err_errno("writing the output"));
+    return exit_code(rc);
+}
+
+int cli_exit_all(Comm *c, int rc)
+{
+    int agreed = comm_agree(c, rc);
+    int64_t code = exit_code(rc); /* ranks that did not fail learn from the others which kind of failure it is */
+    if (comm_max_i64(c, &code, 1) < 0 || (agreed < 0 && code == CLI_OK))
+        code = CLI_ERROR;
+    if (agreed < 0 && c->rank == 0)
+        print_error(agreed);
+    comm_deinit(c);
+    return (int)code;
+}
+
+int cli_usage(const char *command, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    return err_set(ERR_USAGE, "%s; see atelier help %s", text, command);
+}
+
+int cli_config_args(int argc, char **argv, const char **path, const char **overrides, int *count)
+{
+    *path = NULL;
+    *count = 0;
+    for (int i = 1; i < argc; i++) {
+        if (config_is_override(argv[i]))
+            overrides[(*count)++] = argv[i];
+        else if (argv[i][0] == '-' && argv[i][1])
+            return cli_usage(argv[0], "unknown option '%s'", argv[i]);
+        else if (*path)
+            return cli_usage(argv[0], "one configuration file expected, got '%s' and '%s'", *path, argv[i]);
+        else
+            *path = argv[i];
+    }
+    return *path ? 0 : cli_usage(argv[0], "a configuration file is expected");
+}

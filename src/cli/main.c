@@ -1,0 +1,91 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "cli/cli.h"
+
+typedef struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *line;
+} Command;
+
+static const Command commands[] = {
+    {"train", cli_train, "fine-tune a model: LoRA or full, on one or many ranks"},
+    {"sweep", cli_sweep, "render a grid of images into run.h5, PNGs and a contact sheet"},
+    {"plan", cli_plan, "say what a train or sweep config will need: memory, work, images"},
+    {"sample", cli_sample, "render one image"},
+    {"reproduce", cli_reproduce, "render an image again from its own record and compare"},
+    {"export", cli_export, "write the images of a run.h5 as PNG files"},
+    {"score", cli_score, "measure the images of a sweep, per LoRA"},
+    {"tokenize", cli_tokenize, "show the tokens of a text"},
+    {"info", cli_info, "show version, processor, libraries and ranks"},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static const Command *command_find(const char *name)
+{
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static void print_commands(FILE *to)
+{
+    fprintf(to, "usage: atelier COMMAND [arguments]\n\n");
+    for (int i = 0; i < COMMANDS; i++)
+        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].line);
+    fprintf(to, "\n  atelier help COMMAND   more about one command\n"
+                "  atelier --version      version and commit\n\n"
+                "Exit codes: 0 done, 1 error, 2 bad command line, 3 stopped by a signal (finished work is saved).\n"
+                "ATELIER_LOG=0..5 sets how much is told (2).\n");
+}
+
+static int unknown_command(const char *name)
+{
+    const char *names[COMMANDS];
+    for (int i = 0; i < COMMANDS; i++)
+        names[i] = commands[i].name;
+    const char *near = str_nearest(name, names, COMMANDS);
+    if (near)
+        return cli_exit(err_set(ERR_USAGE, "unknown command '%s'; did you mean '%s'?", name, near));
+    return cli_exit(err_set(ERR_USAGE, "unknown command '%s'; see atelier help", name));
+}
+
+static int help(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_commands(stdout);
+        return CLI_OK;
+    }
+    const Command *c = command_find(argv[1]);
+    if (!c)
+        return unknown_command(argv[1]);
+    char flag[] = "--help";
+    char *args[] = {argv[1], flag, NULL};
+    return c->run(2, args);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_commands(stderr);
+        return CLI_USAGE;
+    }
+    const char *level = getenv("ATELIER_LOG");
+    if (level && level[0] >= '0' && level[0] <= '5' && !level[1])
+        log_set_level(level[0] - '0');
+    const char *name = argv[1];
+    if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {
+        printf("atelier %s (%s)\n", ATELIER_VERSION, version_commit());
+        return CLI_OK;
+    }
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        return help(argc - 1, argv + 1);
+    const Command *c = command_find(name);
+    return c ? c->run(argc - 1, argv + 1) : unknown_command(name);
+}
