@@ -125,7 +125,7 @@ static int sum_bcast_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, 
     TRY(rule_compute(OP_SUM_BCAST, "x", &in[0]));
     TRY(rule_attr_shape(OP_SUM_BCAST, a));
     TRY(bcast_v(OP_SUM_BCAST, a, &in[0], "result", &a->meta));
-    out[0] = a->meta;
+    out[0] = rule_result(a->meta.dtype, a);
     *nout = 1;
     return 0;
 }
@@ -200,7 +200,7 @@ static int slice_bwd_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, 
     TRY(rule_inputs(k, in, nin, 1));
     TRY(rule_compute(k, "dy", &in[0]));
     TRY(rule_attr_shape(k, a));
-    Meta x = {in[0].dtype, a->meta.shape};
+    Meta x = rule_result(in[0].dtype, a);
     int64_t count = shape_last(&in[0].shape);
     TRY(rule_ndim(k, "result", &x, 1, OP_MAX_DIM));
     TRY(slice_check(k, a->begin, count, shape_last(&x.shape)));
@@ -250,7 +250,7 @@ static int reshape_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, in
     if (shape_count(&a->meta.shape) != shape_count(&in[0].shape))
         return err_set(ERR_SHAPE, "%s: x is %s, expected as many elements as the result %s", op_name(OP_RESHAPE),
                        shape_text(&in[0].shape, t, sizeof t), shape_text(&a->meta.shape, u, sizeof u));
-    out[0] = (Meta){in[0].dtype, a->meta.shape};
+    out[0] = rule_result(in[0].dtype, a);
     *nout = 1;
     return 0;
 }
@@ -310,7 +310,7 @@ static int zero_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *
     TRY(rule_inputs(OP_ZERO, in, nin, 0));
     TRY(rule_attr_shape(OP_ZERO, a));
     TRY(rule_compute(OP_ZERO, "result", &a->meta));
-    out[0] = a->meta;
+    out[0] = rule_result(a->meta.dtype, a);
     *nout = 1;
     return 0;
 }

@@ -89,7 +89,7 @@ static int conv2d_bwd_x_infer(const OpAttr *a, const Meta *in, int nin, Meta *ou
     TRY(rule_inputs(k, in, nin, want));
     TRY(rule_compute(k, "dy", &in[0]));
     TRY(rule_attr_shape(k, a));
-    Meta x = {in[0].dtype, a->meta.shape};
+    Meta x = rule_result(in[0].dtype, a);
     TRY(conv_result(k, a, &x, &in[1], &dy));
     TRY(rule_equal(k, "dy", &in[0], &dy));
     out[0] = x;
@@ -107,11 +107,11 @@ static int conv2d_bwd_w_infer(const OpAttr *a, const Meta *in, int nin, Meta *ou
     TRY(rule_compute(k, "dy", &in[0]));
     TRY(rule_attr_shape(k, a));
     TRY(rule_dtype(k, "x", &in[1], in[0].dtype));
-    Meta w = {in[1].dtype, a->meta.shape};
+    Meta w = rule_result(in[1].dtype, a);
     TRY(conv_result(k, a, &in[1], &w, &dy));
     TRY(rule_equal(k, "dy", &in[0], &dy));
     TRY(rule_wgrad_dtype(k, a, in[0].dtype));
-    out[0] = a->meta;
+    out[0] = rule_result(a->meta.dtype, a);
     *nout = 1;
     return 0;
 }
@@ -129,7 +129,7 @@ static int upsample_nearest_infer(const OpAttr *a, const Meta *in, int nin, Meta
     TRY(rule_inputs(k, in, nin, 1));
     TRY(rule_compute(k, "x", &in[0]));
     TRY(rule_attr_shape(k, a));
-    out[0] = (Meta){in[0].dtype, a->meta.shape};
+    out[0] = rule_result(in[0].dtype, a);
     TRY(upsample_result(k, &in[0], &out[0]));
     *nout = 1;
     return 0;
@@ -149,7 +149,7 @@ static int upsample_nearest_bwd_infer(const OpAttr *a, const Meta *in, int nin, 
     TRY(rule_inputs(k, in, nin, 1));
     TRY(rule_compute(k, "dy", &in[0]));
     TRY(rule_attr_shape(k, a));
-    out[0] = (Meta){in[0].dtype, a->meta.shape};
+    out[0] = rule_result(in[0].dtype, a);
     TRY(upsample_result(k, &out[0], &in[0]));
     *nout = 1;
     return 0;

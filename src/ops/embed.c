@@ -36,7 +36,7 @@ static int embed_bwd_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, 
     TRY(rule_wgrad_dtype(k, a, in[0].dtype));
     Meta dy = RULE_META(in[0].dtype, in[1].shape.dim[0], in[1].shape.dim[1], a->meta.shape.dim[1]);
     TRY(rule_equal(k, "dy", &in[0], &dy));
-    out[0] = a->meta;
+    out[0] = rule_result(a->meta.dtype, a);
     *nout = 1;
     return 0;
 }
@@ -68,7 +68,7 @@ static int gather_row_bwd_infer(const OpAttr *a, const Meta *in, int nin, Meta *
     TRY(rule_inputs(k, in, nin, 2));
     TRY(rule_compute(k, "dy", &in[0]));
     TRY(rule_attr_shape(k, a));
-    Meta x = {in[0].dtype, a->meta.shape};
+    Meta x = rule_result(in[0].dtype, a);
     TRY(rule_ndim(k, "result", &x, 3, 3));
     Meta dy = RULE_META(x.dtype, x.shape.dim[0], x.shape.dim[2]);
     Meta idx = RULE_META(DTYPE_I32, x.shape.dim[0]);

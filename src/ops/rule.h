@@ -31,6 +31,8 @@ int rule_range(OpKind k, const char *what, int64_t v, int64_t lo, int64_t hi);
 /* Finite and at least 0. */
 int rule_eps(OpKind k, float eps);
 int rule_finite(OpKind k, const char *what, float v);
+/* attr.meta.shape with another dtype; unused dimensions are 1 whatever the caller left there. */
+Meta rule_result(Dtype t, const OpAttr *a);
 /* m with the last dimension replaced. */
 Meta rule_with_last(const Meta *m, int64_t last);
 

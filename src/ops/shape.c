@@ -93,6 +93,11 @@ Meta rule_meta(Dtype t, int ndim, const int64_t *dim)
     return (Meta){.dtype = t, .shape = shape_make(ndim, dim)};
 }
 
+Meta rule_result(Dtype t, const OpAttr *a)
+{
+    return rule_meta(t, a->meta.shape.ndim, a->meta.shape.dim);
+}
+
 Meta rule_with_last(const Meta *m, int64_t last)
 {
     Meta r = *m;
