@@ -2,20 +2,9 @@
 
 #include "graph/internal.h"
 
-enum { HAS_BIAS = 2, HAS_RES = 3 }; /* LINEAR, CONV2D: slots 2 and 3 are optional; *_BWD_X: slot 2 is the residual */
-
-static int res_bit(OpKind k)
+static int takes_res(OpKind k)
 {
-    switch (k) {
-    case OP_LINEAR:
-    case OP_CONV2D:
-        return HAS_RES;
-    case OP_LINEAR_BWD_X:
-    case OP_CONV2D_BWD_X:
-        return HAS_BIAS;
-    default:
-        return -1;
-    }
+    return k == OP_LINEAR || k == OP_CONV2D || k == OP_LINEAR_BWD_X || k == OP_CONV2D_BWD_X;
 }
 
 static void count_uses(const Graph *g, int *uses)
@@ -52,15 +41,14 @@ static int fuse_add(Graph *g, int i, int side, const int *uses)
     if (p < 0 || uses[y] != 1 || y == r)
         return 0;
     GraphNode *prod = &g->nodes[p];
-    int bit = res_bit(prod->kind);
-    if (bit < 0 || (prod->attr.has >> bit & 1) || prod->nin >= OP_MAX_IN || prod->segment != add->segment)
+    if (!takes_res(prod->kind) || (prod->attr.has & OP_HAS_RES) || prod->nin >= OP_MAX_IN || prod->segment != add->segment)
         return 0;
     if (g->tensors[r].meta.dtype != g->tensors[y].meta.dtype)
         return 0;
     OpRef z = add->out[0];
     *add = *prod;
     add->in[add->nin++] = r; /* the residual is the last optional input of all four ops */
-    add->attr.has |= 1 << bit;
+    add->attr.has |= OP_HAS_RES;
     add->out[0] = z;
     prod->dead = 1;
     return 1;
