@@ -1,0 +1,106 @@
+/* From prompts to images with one model: text encoder, denoising loop, VAE decoder, each a planned graph on a backend.
+ *
+ *     Render *r;                             render_open(&r, &conf)
+ *     RenderSetup s;                         render_setup_default(r, &s)
+ *     TRY(render_run(r, &s, items, n, results, NULL, NULL));
+ *
+ * An image depends on its own item and on the setup alone: not on n, on the other items, on what was rendered before. */
+#ifndef SWEEP_RENDER_H
+#define SWEEP_RENDER_H
+
+#include "io/image.h"
+#include "ops/backend.h"
+#include "models/pipeline.h"
+#include "sampler/solver.h"
+
+enum { RENDER_MAX_LORA = 8 };
+
+/* Where noise comes from.
+ * ATELIER: Philox streams keyed by (seed, purpose, step), the same numbers for the same seed in every item and on every machine.
+ * DIFFUSERS_CPU: torch.Generator("cpu").manual_seed(seed), f32; one generator per image, which goes on for ancestral noise.
+ * A1111_GPU: torch's CUDA generator, one per image (A1111's "GPU" and "NV" sources). */
+typedef enum { RENDER_SEED_ATELIER, RENDER_SEED_DIFFUSERS_CPU, RENDER_SEED_A1111_GPU, RENDER_SEED_COUNT } RenderSeed;
+extern const char *const RENDER_SEED_NAMES[RENDER_SEED_COUNT + 1]; /* ends with NULL */
+
+typedef struct {
+    const char *model;    /* diffusers folder */
+    const char *variant;  /* "fp16" or NULL */
+    Dtype dtype;          /* F32 or BF16: compute dtype of all networks */
+    int threads;          /* <= 0: all cores this process may use */
+    int64_t keep;         /* networks (weights and arenas) together up to this many bytes stay in memory between stages */
+} RenderConf;
+
+typedef struct {
+    const char *path;
+    double scale;
+} RenderLora;
+
+/* What all items of one call share. */
+typedef struct {
+    int width, height;    /* pixels, multiples of the VAE's factor */
+    int clip_skip;        /* 1: last layer */
+    int guided;           /* 0: one network row per item, guidance and negative prompt unused */
+    RenderSeed seed_compat;
+    SamplerConf sampler;
+    RenderLora lora[RENDER_MAX_LORA]; /* paths borrowed; every file at most once */
+    int nlora;
+} RenderSetup;
+
+typedef struct {
+    const char *prompt, *negative;
+    uint64_t seed;
+    double guidance, guidance_rescale;
+    /* In place of drawn noise (reference data): [C,h,w] unit noise before init_noise_sigma; noise[k], k < nnoise: the k-th draw of
+     * the sampler. NULL: drawn. */
+    const float *init_latents;
+    const float *const *noise;
+    int nnoise;
+} RenderItem;
+
+typedef struct {
+    IoImage image;        /* RGB */
+    float *latents;       /* [C,h,w], final, as the UNet sees them (before division by the VAE's scaling) */
+} RenderResult;
+
+typedef struct Render Render;
+
+/* ERR_* of pipeline_open; ERR_UNSUPPORTED for models that are no text-to-image UNet (inpainting inputs). */
+int render_open(Render **out, const RenderConf *conf);
+void render_close(Render *r);
+Pipeline *render_pipeline(Render *r);   /* borrowed */
+const char *render_backend(const Render *r); /* "cpu-avx512", for records; borrowed */
+/* The model's scheduler and native size, 20 steps, clip skip 1, guided, no adapters. */
+int render_setup_default(const Render *r, RenderSetup *s);
+/* ERR_RANGE, ERR_UNSUPPORTED with the setting's name. */
+int render_setup_check(const Render *r, const RenderSetup *s);
+/* Floats of one item's latents, and its shape [C,h,w]. */
+int64_t render_latent_count(const Render *r, const RenderSetup *s, int64_t dim[3]);
+
+/* Called before every model call i of n; a negative result stops the run with this code. */
+typedef int (*RenderTick)(void *ctx, int i, int n);
+
+/* Renders n items at once. results[n] are initialised here and the caller's afterwards (render_result_deinit), also on errors.
+ * ERR_NUMERIC when an item's latents are not finite. */
+int render_run(Render *r, const RenderSetup *s, const RenderItem *items, int n, RenderResult *results, RenderTick tick, void *ctx);
+void render_result_deinit(RenderResult *res);
+
+/* SHA-256 of a LoRA file's bytes after its header (A1111's "addnet" hash, kohya's sshs_model_hash). Kept after the first call. */
+int render_lora_hash(Render *r, const char *path, const char **hex);
+/* SHA-256 in hex over the hashes of the three parts' weight files. Kept after the first call, which reads all weights. Borrowed. */
+int render_model_hash(Render *r, const char **hex);
+
+typedef struct {
+    double flops;         /* of one run */
+    size_t arena, params; /* bytes */
+    int nodes;
+} RenderPart;
+/* What a batch of n will take, before anything is allocated. */
+typedef struct {
+    RenderPart part[PIPELINE_PARTS];
+    int model_calls;      /* runs of the UNet per batch */
+    size_t peak;          /* bytes of arenas and weights held at once, given conf.keep */
+    double flops_image;   /* per image, text encoding left out */
+} RenderPlan;
+int render_plan(Render *r, const RenderSetup *s, int n, RenderPlan *plan);
+
+#endif
