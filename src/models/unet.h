@@ -17,7 +17,6 @@ typedef struct {
     int down_cross[UNET_MAX_LEVELS];    /* CrossAttnDownBlock2D / DownBlock2D */
     int up_cross[UNET_MAX_LEVELS];      /* in the order of up_blocks */
     int only_cross[UNET_MAX_LEVELS];    /* only_cross_attention */
-    int mid_only_cross;
     int in_channels, out_channels;
     int context;                        /* cross_attention_dim */
     int groups;                         /* norm_num_groups */

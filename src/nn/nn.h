@@ -9,7 +9,8 @@
  *     OpRef y = nn_conv(&nn, "conv_in", x, 320, 3, 1, NN_SAME, OP_NONE);
  *     nn_pop(&nn, mark);
  *
- * All functions return OP_NONE after an error; graph_status reports it. Tensors are T, NHWC or [N,L,C] (ops/op.h).
+ * All functions return OP_NONE after an error or for an OP_NONE input; graph_status reports the error. Tensors are T, NHWC or
+ * [N,L,C] (ops/op.h).
  */
 #ifndef NN_NN_H
 #define NN_NN_H
@@ -49,6 +50,9 @@ typedef struct {
     int trainable;          /* its factors go to NnCtx.trained */
 } NnLora;
 
+/* path: full module path, "unet.down_blocks.0.attentions.0". */
+typedef void (*NnTapFn)(void *user, const char *path, OpRef t);
+
 typedef struct {
     Graph *g;
     OpBuild *b;
@@ -58,7 +62,8 @@ typedef struct {
     int nlora;
     const char *const *train;      /* globs over full parameter names (nn_glob) of what is trained; may be NULL */
     int ntrain;
-    int taps;                      /* 1: module outputs are labelled "tap.<path without root>" */
+    NnTapFn tap;                   /* when set, told the output of every module (debug dumps, tests) */
+    void *tap_user;
     NnModules *modules;            /* when set, every linear and convolution is listed here */
     OpRef *trained;                /* parameters in the graph that are trained (base ones by `train`, adapters), P; heap */
     int ntrained, trained_cap;
@@ -70,8 +75,10 @@ void nn_deinit(NnCtx *nn); /* frees `trained` */
 /* Extends the path by ".name"; returns the mark for nn_pop. name may be a format. */
 size_t nn_push(NnCtx *nn, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void nn_pop(NnCtx *nn, size_t mark);
-/* Labels the output of module `name` (NULL: of the module of the current path) when taps are on; returns t. */
+/* Tells the tap the output of module `name` (NULL: of the module of the current path); returns t. */
 OpRef nn_tap(NnCtx *nn, const char *name, OpRef t);
+/* y + res where res is given. Without a tap, callers pass res on to the module instead (one fused op). */
+OpRef nn_residual(NnCtx *nn, OpRef y, OpRef res);
 
 /* Declares "<path>.<name>" as T, or as P where one-dimensional. A trained one is declared P and returned cast to T. */
 OpRef nn_param(NnCtx *nn, const char *name, Shape shape);
@@ -81,7 +88,7 @@ OpRef nn_to_compute(NnCtx *nn, OpRef x);
 OpRef nn_linear(NnCtx *nn, const char *name, OpRef x, int64_t out, int bias, OpRef res);
 
 typedef enum {
-    NN_SAME,  /* kernel/2 on all sides */
+    NN_SAME,  /* (kernel - 1) / 2 on all sides */
     NN_ASYM   /* 0,0 before, 1,1 after: Downsample2D with padding 0 (VAE encoder) */
 } NnPad;
 /* x[N,H,W,Ci] -> [N,Ho,Wo,out] (+ res); name.weight, name.bias. stride 1 or 2. */

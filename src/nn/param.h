@@ -45,8 +45,8 @@ size_t nn_params_owned_bytes(const NnParams *ps);
 int nn_params_add(NnParams *ps, const char *name, Dtype dtype, Shape shape, NnParam **out);
 /* Adds a parameter whose memory is the caller's and must outlive the set. */
 int nn_params_add_view(NnParams *ps, const char *name, Dtype dtype, Shape shape, void *data, NnParam **out);
-/* Makes a mapped parameter writable by copying it (no effect on an owned one). */
-int nn_param_own(NnParams *ps, NnParam *p);
+/* Makes a frozen parameter writable by copying it to memory of the set (no effect on others). */
+int nn_param_own(NnParam *p);
 void nn_param_touch(NnParam *p);
 
 /* Other names under which a file may hold the tensor `name` (root removed): writes the k-th, k = 0, 1, ..., into buf and returns
@@ -84,8 +84,5 @@ int nn_params_bind(const NnParams *ps, const Graph *g, Exec *e);
 
 /* 1 when `name`, or a part of it that begins after a '.', matches: '*' any characters (also '.'), '?' one; "a|b": either. */
 int nn_glob(const char *pattern, const char *name);
-
-/* n values of dtype `from` to dtype `to` (F32, F16, BF16, F64; round to nearest even). src and dst do not overlap. */
-int nn_convert(void *dst, Dtype to, const void *src, Dtype from, int64_t n);
 
 #endif

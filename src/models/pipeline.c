@@ -1,0 +1,226 @@
+#include "models/pipeline.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "io/file.h"
+
+struct Pipeline {
+    char *dir, *tokenizer, *scheduler;
+    UnetConfig unet;
+    VaeConfig vae;
+    ClipConfig text;
+    IoSafetensors *files[PIPELINE_PARTS];
+    char hash[PIPELINE_PARTS][HASH_HEX_SIZE];
+};
+
+static const struct {
+    const char *root;
+    const char *classes; /* "|A|B|" */
+    const char *bases[4];
+    NnNameFn names;
+} parts[PIPELINE_PARTS] = {
+    [PIPELINE_UNET] = {"unet", "|UNet2DConditionModel|", {"diffusion_pytorch_model", "model"}, NULL},
+    [PIPELINE_TEXT] = {"text_encoder", "|CLIPTextModel|CLIPTextModelWithProjection|", {"model", "pytorch_model"}, clip_names},
+    [PIPELINE_VAE] = {"vae", "|AutoencoderKL|", {"diffusion_pytorch_model", "model"}, vae_names},
+};
+
+const char *pipeline_root(PipelinePart part)
+{
+    return parts[part].root;
+}
+
+/* The class that model_index.json gives for a part: [library, class]. */
+static int read_class(const json_t *index, const char *path, const char *key, const char **out)
+{
+    const json_t *pair = json_object_get(index, key);
+    *out = json_string_value(json_array_get(pair, 1));
+    if (!pair)
+        return err_set(ERR_NOTFOUND, "%s: key '%s' is missing", path, key);
+    if (!*out)
+        return err_set(ERR_FORMAT, "%s: key '%s': expected [library, class]", path, key);
+    return 0;
+}
+
+static int check_class(const char *path, const char *key, const char *name, const char *allowed)
+{
+    char want[128];
+    snprintf(want, sizeof want, "|%.120s|", name);
+    if (strstr(allowed, want))
+        return 0;
+    return err_set(ERR_UNSUPPORTED, "%s: key '%s' is %s; supported: %.*s", path, key, name, (int)strlen(allowed) - 2, allowed + 1);
+}
+
+static int check_index(const char *path, int *projection)
+{
+    char *text = NULL;
+    size_t size;
+    json_error_t e;
+    const char *name;
+    TRY(io_file_read(&text, &size, path, 1 << 20));
+    json_t *index = json_loadb(text, size, JSON_REJECT_DUPLICATES, &e);
+    free(text);
+    int rc = 0;
+    if (!index || !json_is_object(index)) {
+        rc = err_set(ERR_FORMAT, "%s:%d: %s", path, index ? 1 : e.line, index ? "expected a JSON object" : e.text);
+        goto done;
+    }
+    for (int i = 0; i < PIPELINE_PARTS; i++) {
+        TRY_GOTO(read_class(index, path, parts[i].root, &name));
+        TRY_GOTO(check_class(path, parts[i].root, name, parts[i].classes));
+        if (i == PIPELINE_TEXT)
+            *projection = !strcmp(name, "CLIPTextModelWithProjection");
+    }
+    for (int i = 0; i < 2; i++) {
+        static const char *const extra[] = {"text_encoder_2", "transformer"};
+        if (json_is_string(json_array_get(json_object_get(index, extra[i]), 1)))
+            TRY_GOTO(err_set(ERR_UNSUPPORTED, "%s: models with a '%s' are not supported", path, extra[i]));
+    }
+done:
+    json_decref(index);
+    return rc;
+}
+
+static int open_part(Pipeline *p, PipelinePart part, const char *variant, int projection)
+{
+    char *dir = NULL, *config = NULL;
+    ModelJson *j = NULL;
+    int rc;
+    TRY_GOTO(io_path_join(&dir, p->dir, parts[part].root));
+    TRY_GOTO(io_path_join(&config, dir, "config.json"));
+    TRY_GOTO(model_json_open(&j, config));
+    if (part == PIPELINE_UNET)
+        rc = unet_config(&p->unet, j);
+    else if (part == PIPELINE_VAE)
+        rc = vae_config(&p->vae, j);
+    else
+        rc = clip_text_config(&p->text, j, projection);
+    if (rc >= 0)
+        rc = io_safetensors_open_model(&p->files[part], dir, parts[part].bases, variant);
+done:
+    model_json_close(j);
+    free(config);
+    free(dir);
+    return rc;
+}
+
+static int check_fit(const Pipeline *p)
+{
+    if (p->text.hidden != p->unet.context)
+        return err_set(ERR_SHAPE, "%s: unet/config.json: key 'cross_attention_dim' is %d, but the text encoder's hidden_size is %d",
+                       p->dir, p->unet.context, p->text.hidden);
+    return 0;
+}
+
+int pipeline_open(Pipeline **out, const char *dir, const char *variant)
+{
+    char *index = NULL;
+    int rc = ERR_NOMEM, projection = 0;
+    Pipeline *p = calloc(1, sizeof *p);
+    if (!p || !(p->dir = strdup(dir))) {
+        err_set(rc, "%s: out of memory", dir);
+        goto done;
+    }
+    if (!io_file_is_dir(dir)) {
+        rc = err_set(ERR_NOTFOUND, "%s: no such model folder", dir);
+        goto done;
+    }
+    TRY_GOTO(io_path_join(&index, dir, "model_index.json"));
+    TRY_GOTO(check_index(index, &projection));
+    TRY_GOTO(io_path_join(&p->tokenizer, dir, "tokenizer"));
+    TRY_GOTO(io_path_join(&p->scheduler, dir, "scheduler/scheduler_config.json"));
+    for (int i = 0; i < PIPELINE_PARTS; i++)
+        TRY_GOTO(open_part(p, (PipelinePart)i, variant, projection));
+    TRY_GOTO(check_fit(p));
+    *out = p;
+    p = NULL;
+done:
+    free(index);
+    pipeline_close(p);
+    return rc;
+}
+
+void pipeline_close(Pipeline *p)
+{
+    if (!p)
+        return;
+    for (int i = 0; i < PIPELINE_PARTS; i++)
+        io_safetensors_close(p->files[i]);
+    free(p->dir);
+    free(p->tokenizer);
+    free(p->scheduler);
+    free(p);
+}
+
+const char *pipeline_dir(const Pipeline *p)
+{
+    return p->dir;
+}
+
+const UnetConfig *pipeline_unet(const Pipeline *p)
+{
+    return &p->unet;
+}
+
+const VaeConfig *pipeline_vae(const Pipeline *p)
+{
+    return &p->vae;
+}
+
+const ClipConfig *pipeline_text(const Pipeline *p)
+{
+    return &p->text;
+}
+
+const char *pipeline_tokenizer_dir(const Pipeline *p)
+{
+    return p->tokenizer;
+}
+
+const char *pipeline_scheduler_path(const Pipeline *p)
+{
+    return p->scheduler;
+}
+
+IoSafetensors *pipeline_files(const Pipeline *p, PipelinePart part)
+{
+    return p->files[part];
+}
+
+int pipeline_load(Pipeline *p, NnParams *ps, const Graph *g)
+{
+    for (int i = 0; i < PIPELINE_PARTS; i++)
+        TRY(nn_params_load(ps, g, parts[i].root, p->files[i], parts[i].names));
+    return 0;
+}
+
+int pipeline_modules(const Pipeline *p, NnModules *mods)
+{
+    Graph *g;
+    NnCtx nn;
+    ClipText text;
+    *mods = (NnModules){0};
+    TRY(graph_create(&g, DTYPE_F32));
+    nn_init(&nn, g);
+    nn.modules = mods;
+    OpRef x = graph_input(g, "x", DTYPE_F32, SHAPE(1, 64, 64, p->unet.in_channels));
+    OpRef t = graph_input(g, "t", DTYPE_F32, SHAPE(1));
+    OpRef ctx = graph_input(g, "context", DTYPE_F32, SHAPE(1, p->text.positions, p->unet.context));
+    OpRef ids = graph_input(g, "ids", DTYPE_I32, SHAPE(1, p->text.positions));
+    size_t mark = nn_push(&nn, "%s", parts[PIPELINE_UNET].root);
+    unet_forward(&nn, &p->unet, x, t, ctx);
+    nn_pop(&nn, mark);
+    mark = nn_push(&nn, "%s", parts[PIPELINE_TEXT].root);
+    int rc = clip_text_forward(&nn, &p->text, ids, OP_NONE, 1, &text);
+    nn_pop(&nn, mark);
+    if (rc >= 0)
+        rc = graph_status(g);
+    if (rc < 0)
+        nn_modules_deinit(mods);
+    nn_deinit(&nn);
+    graph_destroy(g);
+    return rc;
+}
