@@ -34,7 +34,7 @@ typedef enum {
     CONF_TYPE_F32,     /* float */
     CONF_TYPE_F64,     /* double */
     CONF_TYPE_SIZE,    /* int64_t bytes: 1500, 64KiB, 8GiB, 1.5GB */
-    CONF_TYPE_STR,     /* char *, owned, never NULL after config_init */
+    CONF_TYPE_STR,     /* char *, owned, never NULL after config_init; null reads as "" */
     CONF_TYPE_ENUM,    /* int: place in `names` */
     CONF_TYPE_STRS,    /* ConfStrs */
     CONF_TYPE_NUMS,    /* ConfNums */
@@ -137,15 +137,17 @@ typedef struct ConfNode ConfNode;
 struct ConfNode {
     ConfNodeKind kind;
     int line;           /* 1-based in `source`; 0 on the command line */
-    int plain;          /* scalar without quotes */
+    int plain;          /* scalar without quotes; every plain null has the text "null" */
     int count;          /* entries of a list or map */
     char *text;         /* scalar */
     ConfNode **items;   /* list entries, or map values in file order */
     char **keys;        /* map keys, unique */
     const char *source; /* file name for messages: owned by the root, shared by the nodes below it */
-    char *owned_source; /* root only */
+    char *owned_source; /* what `source` of this node and those below points to; NULL below the root */
 };
 
+/* A plain null, ~ or nothing. */
+int conf_node_is_null(const ConfNode *n);
 /* One YAML document (no anchors, aliases, tags or duplicate keys; at most 64 levels and 200,000 nodes). *out is the
  * caller's. An empty document gives an empty map. */
 int conf_node_parse(ConfNode **out, const char *text, size_t size, const char *name);

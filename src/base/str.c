@@ -1,14 +1,12 @@
 #include "base/str.h"
 
-#include <float.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
-
-
 
 void str_init(StrBuf *b)
 {
@@ -118,6 +116,10 @@ void str_add_json(StrBuf *b, const char *text, size_t n)
 void str_add_number(StrBuf *b, double x, int single)
 {
     char text[40];
+    if (fabs(x) < 1e15 && fabs(x - floor(x)) <= 0.0) {
+        str_add_format(b, "%.0f", x);
+        return;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, x);
         double back = strtod(text, NULL);
