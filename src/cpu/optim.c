@@ -1,0 +1,57 @@
+#include "cpu/optim.h"
+
+#include <math.h>
+#include <omp.h>
+
+#include "cpu/kernel.h"
+#include "ops/optim.h"
+
+enum { SUMSQ_TILE = 4096, SUMSQ_BATCH = 512 };
+
+static int isa_now(void)
+{
+    int isa;
+    return cpu_isa_detect(CPU_ISA_AVX512, &isa) < 0 ? CPU_ISA_BASE : isa;
+}
+
+void cpu_optim_adamw(float *p, float *m, float *v, const float *grad, int64_t n, const OptimAdamw *o)
+{
+    double t = (double)o->step, lr = (double)o->lr;
+    OptimArg a = {p, m, v, grad, o->beta1, o->beta2, o->eps, o->grad_scale, 0, 0, 0};
+    a.decay = (float)(1 - lr * (double)o->weight_decay);
+    a.step_size = (float)(lr / (1 - pow((double)o->beta1, t)));
+    a.root_v = (float)sqrt(1 - pow((double)o->beta2, t));
+    Backend team = {.threads = omp_get_max_threads()};
+    cpu_parallel_flat(&team, n, 28, CPU_PICK(isa_now(), cpu_optim_adamw_flat), &a);
+}
+
+typedef struct {
+    const float *x;
+    int64_t n;
+    double *sum;
+    double (*tile)(const float *x, int64_t n);
+} SumsqArg;
+
+static void sumsq_task(void *p, int64_t task, int thread)
+{
+    (void)thread;
+    const SumsqArg *a = p;
+    int64_t at = task * SUMSQ_TILE;
+    a->sum[task] = a->tile(a->x + at, a->n - at < SUMSQ_TILE ? a->n - at : SUMSQ_TILE);
+}
+
+/* Batches of tiles, so that the partial sums need no allocation. */
+double cpu_optim_sumsq(const float *x, int64_t n)
+{
+    double sum[SUMSQ_BATCH], total = 0;
+    Backend team = {.threads = omp_get_max_threads()};
+    for (int64_t at = 0; at < n; at += SUMSQ_TILE * SUMSQ_BATCH) {
+        int64_t len = n - at < SUMSQ_TILE * SUMSQ_BATCH ? n - at : SUMSQ_TILE * SUMSQ_BATCH;
+        int64_t tiles = cpu_ceil_div(len, SUMSQ_TILE);
+        SumsqArg a = {x + at, len, sum, CPU_PICK(isa_now(), cpu_optim_sumsq_tile)};
+        cpu_parallel_tasks(&team, tiles, len * 4, sumsq_task, &a);
+        for (int64_t i = 0; i < tiles; i++)
+            total += sum[i];
+    }
+    return total;
+}

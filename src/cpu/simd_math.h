@@ -1,0 +1,104 @@
+/* exp, tanh, erf and the activations on vectors, to about 2 ulp. Polynomials are minimax fits (Remez exchange) of the
+ * functions named beside them; tests/cpu/test_act.c measures them against libm. NaN in gives NaN out. */
+#ifndef CPU_SIMD_MATH_H
+#define CPU_SIMD_MATH_H
+
+#include "cpu/simd.h"
+
+/* Overflows to infinity, underflows gradually. (e^r - 1 - r) / r^2 on |r| <= ln(2)/2, error 3e-9. */
+INLINE vf vf_exp(vf x)
+{
+    x = vf_min(vf_set(90.0f), vf_max(vf_set(-105.0f), x));
+    vf n = vf_round(x * vf_set(1.44269504f));
+    vf r = x - n * vf_set(0.693359375f);
+    r = r - n * vf_set(-2.12194440e-4f);
+    vf q = vf_set(1.381458831e-3f);
+    q = q * r + vf_set(8.368716575e-3f);
+    q = q * r + vf_set(4.166838899e-2f);
+    q = q * r + vf_set(1.666652113e-1f);
+    q = q * r + vf_set(4.999999404e-1f);
+    return vf_scale2(q * (r * r) + r + vf_set(1.0f), n);
+}
+
+/* 2^x for x <= 127, tiny results may flush to 0; exactly 0 from VF_POW_MIN down. (2^f - 1) / f on |f| <= 1/2, error 9e-8. */
+INLINE vf vf_exp2_fast(vf x)
+{
+    x = vf_max(vf_set(VF_POW_MIN), x);
+    vf n = vf_round(x);
+    vf f = x - n;
+    vf q = vf_set(1.326474594e-3f);
+    q = q * f + vf_set(9.671512060e-3f);
+    q = q * f + vf_set(5.550733581e-2f);
+    q = q * f + vf_set(2.402224243e-1f);
+    q = q * f + vf_set(6.931470037e-1f);
+    return vf_scale2_fast(q * f + vf_set(1.0f), n);
+}
+
+/* (tanh(x)/x - 1) / x^2 under 0.55, error 1e-9; 1 - 2 / (e^2x + 1) above. */
+INLINE vf vf_tanh(vf x)
+{
+    vf a = vf_abs(x), s = x * x;
+    vf q = vf_set(-6.274244282e-3f);
+    q = q * s + vf_set(2.107168175e-2f);
+    q = q * s + vf_set(-5.385231227e-2f);
+    q = q * s + vf_set(1.333258599e-1f);
+    q = q * s + vf_set(-3.333331645e-1f);
+    vf small = q * s * x + x;
+    vf big = vf_set(1.0f) - vf_set(2.0f) / (vf_exp(a + a) + vf_set(1.0f));
+    return vf_if_lt(a, vf_set(0.55f), small, vf_copysign(big, x));
+}
+
+/* erf(x)/x - 1 in x^2 under 0.93, error 2e-8; 1 - exp(-p(x)) with p = -log(erfc(x)) up to 4, error 2e-9; 1 beyond. */
+INLINE vf vf_erf(vf x)
+{
+    vf a = vf_abs(x), s = x * x;
+    vf q = vf_set(-5.953757791e-4f);
+    q = q * s + vf_set(4.985943902e-3f);
+    q = q * s + vf_set(-2.676172182e-2f);
+    q = q * s + vf_set(1.128168255e-1f);
+    q = q * s + vf_set(-3.761247993e-1f);
+    q = q * s + vf_set(1.283791512e-1f);
+    vf small = q * x + x;
+    vf t = vf_min(vf_set(4.0f), a);
+    vf p = vf_set(-1.959325891e-4f);
+    p = p * t + vf_set(3.043174278e-3f);
+    p = p * t + vf_set(-2.222675830e-2f);
+    p = p * t + vf_set(1.039312780e-1f);
+    p = p * t + vf_set(6.371825933e-1f);
+    p = p * t + vf_set(1.127675414e+0f);
+    p = p * t + vf_set(1.957187051e-4f);
+    vf big = vf_set(1.0f) - vf_exp(-p);
+    return vf_if_lt(a, vf_set(0.92f), small, vf_copysign(big, x));
+}
+
+INLINE vf vf_sigmoid(vf x)
+{
+    return vf_set(1.0f) / (vf_set(1.0f) + vf_exp(-x));
+}
+
+INLINE vf vf_silu(vf x)
+{
+    return x / (vf_set(1.0f) + vf_exp(-x));
+}
+
+/* d/dx of x * sigmoid(x) */
+INLINE vf vf_silu_grad(vf x)
+{
+    vf s = vf_sigmoid(x);
+    return s + x * s * (vf_set(1.0f) - s);
+}
+
+INLINE vf vf_gelu(vf x)
+{
+    vf h = x * vf_set(0.5f);
+    return h + h * vf_erf(x * vf_set(0.707106781f));
+}
+
+/* Phi(x) + x phi(x) */
+INLINE vf vf_gelu_grad(vf x)
+{
+    vf cdf = vf_set(0.5f) + vf_set(0.5f) * vf_erf(x * vf_set(0.707106781f));
+    return cdf + x * vf_set(0.398942280f) * vf_exp(x * x * vf_set(-0.5f));
+}
+
+#endif
