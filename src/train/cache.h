@@ -1,0 +1,31 @@
+/* A file of computed rows keyed by content: latents of images, embeddings of captions. A row whose key is in the file is not
+ * computed again; an edited image or another encoder changes exactly the keys of its rows.
+ * File: HDF5 with `key` uint8 [n,32] and `row` float32 [n,row]; grows by rewriting into a new file that replaces the old. */
+#ifndef TRAIN_CACHE_H
+#define TRAIN_CACHE_H
+
+#include "base/hash.h"
+#include "comm/comm.h"
+
+typedef struct TrainCache TrainCache;
+
+/* rows[n][row] <- the rows of which[0..n). n <= the batch given to train_cache_open. */
+typedef int (*TrainCacheFn)(void *ctx, const int64_t *which, int n, float *rows);
+
+typedef struct {
+    const char *path, *label;        /* label of the progress line: "latents" */
+    int64_t count, row;              /* rows wanted; floats per row */
+    const uint8_t (*key)[HASH_SIZE]; /* [count] */
+    int batch;                       /* rows per call of compute */
+    TrainCacheFn compute;
+    void *ctx;
+} TrainCacheSpec;
+
+/* Collective: the missing rows are shared among the ranks, rank 0 writes. Keeps all wanted rows in memory up to 2 GiB, else reads
+ * them from the file on demand. */
+int train_cache_open(TrainCache **out, const TrainCacheSpec *spec, Comm *comm);
+void train_cache_close(TrainCache *c);
+/* Row of entry i into out[row]. */
+int train_cache_read(TrainCache *c, int64_t i, float *out);
+
+#endif

@@ -1,0 +1,232 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "io/file.h"
+#include "io/h5.h"
+#include "train/state.h"
+
+/* Keys that may change between the parts of one run without changing its result. */
+static const char *const free_keys[] = {"threads:", "output:", "cache:", "resume:", "steps:", "every:", "keep:"};
+
+typedef struct {
+    const char *group;
+    float *data;
+} Array;
+
+static int arrays(const TrainState *s, Array out[4])
+{
+    Array a[4] = {{"param", s->param}, {"adam_m", s->m}, {"adam_v", s->v}, {"ema", s->ema}};
+    memcpy(out, a, sizeof a);
+    return s->ema ? 4 : 3;
+}
+
+/* Over the values in slot order: a checkpoint whose bytes were damaged is recognised. */
+static int digest(const TrainState *s, char hex[HASH_HEX_SIZE])
+{
+    Array a[4];
+    uint8_t sum[HASH_SIZE];
+    Hash *h;
+    int n = arrays(s, a);
+    TRY(hash_create(&h));
+    int rc = hash_update(h, &s->step, sizeof s->step);
+    for (int k = 0; rc >= 0 && k < n; k++)
+        rc = hash_update(h, a[k].data, (size_t)s->n * sizeof(float));
+    if (rc >= 0)
+        rc = hash_update(h, s->loss, (size_t)s->step * sizeof(float));
+    if (rc >= 0)
+        rc = hash_finish(h, sum);
+    hash_destroy(h);
+    TRY(rc);
+    hash_hex(hex, sum, HASH_SIZE);
+    return 0;
+}
+
+static int write_arrays(IoH5 *f, const TrainState *s)
+{
+    Array a[4];
+    int n = arrays(s, a);
+    char name[512];
+    for (int k = 0; k < n; k++)
+        for (int i = 0; i < s->count; i++) {
+            const TrainSlot *t = &s->slot[i];
+            snprintf(name, sizeof name, "%s/%s", a[k].group, t->name);
+            TRY(io_h5_write(f, name, DTYPE_F32, t->shape.ndim, t->shape.dim, a[k].data + t->offset, NULL));
+        }
+    return io_h5_write(f, "loss", DTYPE_F32, 1, &s->step, s->loss, NULL);
+}
+
+static int write_all(IoH5 *f, const TrainState *s, const TrainConf *c, const char *config)
+{
+    char hex[HASH_HEX_SIZE];
+    TRY(digest(s, hex));
+    TRY(io_h5_set_attr_str(f, "/", "format", "atelier checkpoint 1"));
+    TRY(io_h5_set_attr_str(f, "/", "version", ATELIER_VERSION));
+    TRY(io_h5_set_attr_i64(f, "/", "step", s->step));
+    TRY(io_h5_set_attr_i64(f, "/", "skipped", s->skipped));
+    TRY(io_h5_set_attr_i64(f, "/", "seed", (int64_t)c->seed));
+    TRY(io_h5_set_attr_str(f, "/", "sha256", hex));
+    TRY(io_h5_write_string(f, "config", config));
+    return write_arrays(f, s);
+}
+
+static int checkpoint_dir(char **dir, const TrainConf *c)
+{
+    return io_path_join(dir, c->output, "checkpoints");
+}
+
+static void prune(const char *dir, int keep)
+{
+    IoNames names = {0};
+    if (io_dir_list(&names, dir, ".h5") < 0)
+        return;
+    for (int i = 0; i + keep < names.count; i++) {
+        char *path;
+        if (io_path_join(&path, dir, names.items[i]) < 0)
+            break;
+        if (io_file_remove(path) < 0)
+            log_warn("%s", err_message());
+        free(path);
+    }
+    io_names_deinit(&names);
+}
+
+int train_checkpoint_save(const TrainState *s, const TrainConf *c, const char *config)
+{
+    char *dir = NULL, *path = NULL;
+    IoH5 *f = NULL;
+    int rc;
+    TRY_GOTO(checkpoint_dir(&dir, c));
+    TRY_GOTO(io_dir_make(dir));
+    TRY_GOTO(str_format(&path, "%s/step-%08lld.h5", dir, (long long)s->step));
+    TRY_GOTO(io_h5_create(&f, path));
+    TRY_GOTO(write_all(f, s, c, config));
+    TRY_GOTO(io_h5_commit(&f));
+    prune(dir, c->checkpoint.keep);
+done:
+    if (f)
+        io_h5_close(f);
+    free(dir);
+    free(path);
+    return rc;
+}
+
+static int read_arrays(IoH5 *f, TrainState *s)
+{
+    Array a[4];
+    int n = arrays(s, a);
+    char name[512];
+    for (int k = 0; k < n; k++)
+        for (int i = 0; i < s->count; i++) {
+            const TrainSlot *t = &s->slot[i];
+            snprintf(name, sizeof name, "%s/%s", a[k].group, t->name);
+            TRY(io_h5_read(f, name, DTYPE_F32, a[k].data + t->offset, t->count));
+        }
+    return 0;
+}
+
+static int next_line(const char **p, const char **line, size_t *n)
+{
+    if (!**p)
+        return 0;
+    const char *end = strchr(*p, '\n');
+    *line = *p;
+    *n = end ? (size_t)(end - *p) : strlen(*p);
+    *p += *n + (end != NULL);
+    return 1;
+}
+
+static int is_free(const TrainConf *c, const char *line, size_t n)
+{
+    if (c->optimizer.schedule != TRAIN_SCHEDULE_CONSTANT && n >= 6 && !strncmp(line, "steps:", 6))
+        return 0; /* the learning rate depends on it */
+    while (n && *line == ' ')
+        line++, n--;
+    for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; i++)
+        if (n >= strlen(free_keys[i]) && !strncmp(line, free_keys[i], strlen(free_keys[i])))
+            return 1;
+    return 0;
+}
+
+/* Both texts are dumps of the same table, so lines correspond. */
+static int compare_config(const TrainConf *c, const char *old, const char *now, const char *path)
+{
+    const char *a, *b;
+    size_t na, nb;
+    while (next_line(&old, &a, &na) & next_line(&now, &b, &nb))
+        if ((na != nb || memcmp(a, b, na)) && !(is_free(c, a, na) && is_free(c, b, nb)))
+            return err_set(ERR_RANGE,
+                           "%s was made with '%.*s' but the config says '%.*s'; use another output folder or resume=false",
+                           path, (int)na, a, (int)nb, b);
+    return 0;
+}
+
+/* ERR_RANGE: a sound checkpoint of another config. Other errors: damaged. */
+static int read_one(TrainState *s, const TrainConf *c, const char *path)
+{
+    IoH5 *f = NULL;
+    char *config = NULL, *sum = NULL, hex[HASH_HEX_SIZE];
+    StrBuf now;
+    int64_t step = 0;
+    int rc;
+    str_init(&now);
+    TRY(io_h5_open(&f, path));
+    TRY_GOTO(io_h5_read_string(f, "config", &config));
+    TRY_GOTO(config_dump(&train_conf_table, c, &now));
+    TRY_GOTO(compare_config(c, config, now.data, path));
+    TRY_GOTO(io_h5_attr_i64(f, "/", "step", &step));
+    TRY_GOTO(io_h5_attr_i64(f, "/", "skipped", &s->skipped));
+    TRY_GOTO(io_h5_attr_str(f, "/", "sha256", &sum));
+    TRY_GOTO(read_arrays(f, s));
+    s->step = step > 0 && step < ((int64_t)1 << 40) ? step - 1 : 0;
+    TRY_GOTO(train_state_push_loss(s, 0));
+    TRY_GOTO(io_h5_read(f, "loss", DTYPE_F32, s->loss, step));
+    TRY_GOTO(digest(s, hex));
+    if (strcmp(hex, sum))
+        rc = err_set(ERR_FORMAT, "%s: checksum does not match: the file is damaged", path);
+done:
+    io_h5_close(f);
+    free(config);
+    free(sum);
+    str_deinit(&now);
+    return rc;
+}
+
+int train_checkpoint_resume(TrainState *s, const TrainConf *c, int *found)
+{
+    char *dir = NULL, *path = NULL;
+    IoNames names = {0};
+    int rc;
+    *found = 0;
+    TRY(checkpoint_dir(&dir, c));
+    if (!io_file_is_dir(dir)) {
+        free(dir);
+        return 0;
+    }
+    TRY_GOTO(io_dir_list(&names, dir, ".h5"));
+    for (int i = names.count - 1; i >= 0 && !*found; i--) {
+        free(path);
+        path = NULL;
+        TRY_GOTO(io_path_join(&path, dir, names.items[i]));
+        rc = read_one(s, c, path);
+        if (rc == ERR_RANGE)
+            goto done;
+        if (rc < 0)
+            log_warn("checkpoint cannot be used: %s; trying the one before", err_message());
+        else
+            *found = 1;
+        rc = 0;
+    }
+done:
+    if (!*found) {
+        s->step = 0;
+        s->skipped = 0;
+    }
+    free(dir);
+    free(path);
+    io_names_deinit(&names);
+    return rc;
+}

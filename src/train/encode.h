@@ -1,0 +1,19 @@
+/* Frozen encoders used to fill caches: images to VAE moments, captions to text embeddings. F32. Not thread-safe. */
+#ifndef TRAIN_ENCODE_H
+#define TRAIN_ENCODE_H
+
+#include "models/pipeline.h"
+#include "ops/backend.h"
+
+typedef struct TrainEncoder TrainEncoder;
+
+/* Borrows pipe and be. batch: items per run; results do not depend on it. */
+int train_encoder_create_images(TrainEncoder **out, Pipeline *pipe, Backend *be, int resolution, int batch);
+int train_encoder_create_texts(TrainEncoder **out, Pipeline *pipe, Backend *be, int batch);
+void train_encoder_destroy(TrainEncoder *e);
+/* images[n][res][res][3] -> moments[n][h][w][2c] (mean|logvar along channels). Any n. */
+int train_encoder_images(TrainEncoder *e, const float *images, int n, float *moments);
+/* n captions -> [n][length][width]: the last hidden state after the final norm. */
+int train_encoder_texts(TrainEncoder *e, const char *const *text, int n, float *out);
+
+#endif

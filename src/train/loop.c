@@ -1,0 +1,300 @@
+#include "train/loop.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "base/signal.h"
+#include "comm/exact.h"
+#include "io/file.h"
+#include "ops/optim.h"
+#include "train/task.h"
+
+enum { SKIPS_MAX = 10 };
+
+typedef struct {
+    const TrainConf *c;
+    Comm *comm;
+    TrainTask task;
+    TrainState state;
+    int64_t *sum;      /* [n + 1]: gradients, then the loss */
+    float *grad;       /* [n] */
+    float *loss;       /* [micro_batch] */
+    char *config;      /* resolved YAML */
+    IoLock *lock;      /* rank 0 */
+    int skips;         /* in a row */
+    double norm;       /* of the last gradient, before clipping */
+} Loop;
+
+static int collect_slots(Loop *l)
+{
+    TrainTask *t = &l->task;
+    for (int i = 0; i < t->nwrt; i++) {
+        const GraphTensor *w = graph_tensor(t->g, t->wrt[i]);
+        TRY(train_state_add(&l->state, w->name, w->meta.shape));
+    }
+    TRY(train_state_alloc(&l->state, l->c->optimizer.ema > 0));
+    for (int i = 0; i < l->state.count; i++) {
+        const TrainSlot *s = &l->state.slot[i];
+        const NnParam *p = nn_params_find(t->params, s->name);
+        if (!p || p->dtype != DTYPE_F32)
+            return err_set(ERR_NOTFOUND, "trained parameter '%s' is missing or not f32", s->name);
+        memcpy(l->state.param + s->offset, p->data, (size_t)s->count * sizeof(float));
+    }
+    if (l->state.ema)
+        memcpy(l->state.ema, l->state.param, (size_t)l->state.n * sizeof(float));
+    l->sum = malloc((size_t)(l->state.n + 1) * sizeof *l->sum);
+    l->grad = malloc((size_t)l->state.n * sizeof *l->grad);
+    l->loss = malloc((size_t)l->c->micro_batch * sizeof *l->loss);
+    if (!l->sum || !l->grad || !l->loss)
+        return err_set(ERR_NOMEM, "training: out of memory");
+    return 0;
+}
+
+static int open_output(Loop *l)
+{
+    StrBuf text;
+    char *path = NULL;
+    str_init(&text);
+    int rc = config_dump(&train_conf_table, l->c, &text);
+    if (rc >= 0)
+        rc = str_take(&l->config, &text);
+    str_deinit(&text);
+    if (rc < 0 || l->comm->rank)
+        return rc;
+    TRY(io_dir_make(l->c->output));
+    TRY(io_lock_acquire(&l->lock, l->c->output));
+    TRY(io_path_join(&path, l->c->output, "config.yaml"));
+    if (!io_file_exists(path) || !l->c->resume)
+        rc = io_file_write(path, l->config, strlen(l->config));
+    free(path);
+    return rc;
+}
+
+static int resume(Loop *l)
+{
+    int found = 0, rc = 0;
+    if (l->c->resume)
+        rc = train_checkpoint_resume(&l->state, l->c, &found);
+    TRY(comm_agree(l->comm, rc));
+    int64_t step[2] = {l->state.step, -l->state.step};
+    TRY(comm_max_i64(l->comm, step, 2));
+    if (step[0] != -step[1])
+        return err_set(ERR_IO, "ranks see different checkpoints in %s: steps %lld and %lld", l->c->output,
+                       (long long)-step[1], (long long)step[0]);
+    if (found && l->comm->rank == 0)
+        log_info("resumed at step %lld", (long long)l->state.step);
+    return 0;
+}
+
+static int micro_batch(Loop *l, int64_t position, int64_t *bad)
+{
+    TrainTask *t = &l->task;
+    TRY(t->fill(t, position));
+    TRY(exec_run(t->ex));
+    for (int i = 0; i < t->nwrt; i++) {
+        const TrainSlot *s = &l->state.slot[i];
+        *bad += exact_add(l->sum + s->offset, exec_data(t->ex, t->grad[i]), s->count);
+    }
+    TRY(exec_read_f32(t->ex, t->loss, l->loss, l->c->micro_batch));
+    for (int j = 0; j < l->c->micro_batch; j++) {
+        float share = l->loss[j] / (float)l->c->batch;
+        *bad += exact_add(l->sum + l->state.n, &share, 1);
+    }
+    return 0;
+}
+
+static void apply(Loop *l)
+{
+    const TrainOptimConf *o = &l->c->optimizer;
+    TrainState *s = &l->state;
+    exact_to_float(l->grad, l->sum, s->n, 1.0);
+    l->norm = sqrt(cpu_optim_sumsq(l->grad, s->n));
+    float clip = o->clip > 0 && l->norm > (double)o->clip ? (float)((double)o->clip / (l->norm + 1e-6)) : 1.0f;
+    OptimAdamw a = {train_conf_lr(l->c, s->step), o->beta1, o->beta2, o->eps, o->weight_decay, s->step + 1 - s->skipped, clip};
+    cpu_optim_adamw(s->param, s->m, s->v, l->grad, s->n, &a);
+    if (!s->ema)
+        return;
+    double warm = (1.0 + (double)s->step) / (10.0 + (double)s->step);
+    float d = warm < (double)o->ema ? (float)warm : o->ema;
+    for (int64_t i = 0; i < s->n; i++)
+        s->ema[i] += (1 - d) * (s->param[i] - s->ema[i]);
+}
+
+static int step(Loop *l)
+{
+    TrainState *s = &l->state;
+    int64_t bad = 0;
+    int rc = 0, micro = l->c->batch / l->c->micro_batch;
+    memset(l->sum, 0, (size_t)(s->n + 1) * sizeof *l->sum);
+    for (int m = l->comm->rank; rc >= 0 && m < micro; m += l->comm->size)
+        rc = micro_batch(l, s->step * l->c->batch + (int64_t)m * l->c->micro_batch, &bad);
+    TRY(comm_agree(l->comm, rc));
+    rc = exact_reduce(l->comm, l->sum, s->n + 1, bad);
+    if (rc < 0 && rc != ERR_NUMERIC)
+        return rc;
+    float loss = NAN;
+    if (rc == ERR_NUMERIC) {
+        s->skipped++;
+        if (l->comm->rank == 0)
+            log_warn("step %lld skipped: %s", (long long)s->step + 1, err_message());
+        if (++l->skips >= SKIPS_MAX)
+            return err_context(rc, "%d steps in a row have no finite gradient; lower optimizer.lr", SKIPS_MAX);
+    } else {
+        l->skips = 0;
+        exact_to_float(&loss, l->sum + s->n, 1, 1.0);
+        apply(l);
+        TRY(train_task_set_values(&l->task, s, s->param));
+        TRY(nn_params_bind(l->task.params, l->task.g, l->task.ex));
+    }
+    return train_state_push_loss(s, loss);
+}
+
+static int checkpoint(Loop *l)
+{
+    int rc = l->comm->rank ? 0 : train_checkpoint_save(&l->state, l->c, l->config);
+    return comm_agree(l->comm, rc);
+}
+
+static float mean_loss(const TrainState *s, int64_t from, int64_t to)
+{
+    double sum = 0;
+    int64_t n = 0;
+    for (int64_t i = from < 0 ? 0 : from; i < to; i++)
+        if (isfinite(s->loss[i]))
+            sum += (double)s->loss[i], n++;
+    return n ? (float)(sum / (double)n) : NAN;
+}
+
+static int run_steps(Loop *l, TrainResult *r)
+{
+    TrainState *s = &l->state;
+    Progress bar;
+    int64_t first = s->step;
+    int stopped = 0;
+    progress_init(&bar, "step", first, l->c->steps, l->comm->rank == 0);
+    while (s->step < l->c->steps && !stopped) {
+        TRY(step(l));
+        double rate = progress_rate(&bar, s->step) * l->c->batch;
+        progress_update(&bar, s->step, "loss %.4f  norm %.2e  lr %.1e  %.1f images/s", (double)mean_loss(s, s->step - 50, s->step),
+                        l->norm, (double)train_conf_lr(l->c, s->step - 1), rate);
+        stopped = comm_any(l->comm, signal_stop());
+        if (stopped < 0)
+            return stopped;
+        if (stopped || s->step == l->c->steps || s->step % l->c->checkpoint.every == 0)
+            TRY(checkpoint(l));
+        r->images_per_s = rate;
+    }
+    progress_break(&bar);
+    int64_t tenth = s->step / 10 + 1;
+    r->steps = s->step;
+    r->first_loss = mean_loss(s, 0, tenth);
+    r->last_loss = mean_loss(s, s->step - tenth, s->step);
+    return stopped ? err_set(ERR_STOPPED, "stopped by %s after step %lld; run again to continue", signal_name(stopped),
+                             (long long)s->step)
+                   : 0;
+}
+
+static int write_losses(const Loop *l)
+{
+    StrBuf b;
+    char *path = NULL;
+    str_init(&b);
+    str_add(&b, "step,loss\n");
+    for (int64_t i = 0; i < l->state.step; i++)
+        str_add_format(&b, "%lld,%.9g\n", (long long)i + 1, (double)l->state.loss[i]);
+    int rc = str_status(&b);
+    if (rc >= 0)
+        rc = io_path_join(&path, l->c->output, "loss.csv");
+    if (rc >= 0)
+        rc = io_file_write(path, b.data, b.len);
+    str_deinit(&b);
+    free(path);
+    return rc;
+}
+
+static int finish(Loop *l)
+{
+    int rc = 0;
+    if (l->comm->rank == 0) {
+        rc = l->task.save(&l->task, &l->state, l->state.ema ? l->state.ema : l->state.param);
+        if (rc >= 0)
+            rc = write_losses(l);
+    }
+    return comm_agree(l->comm, rc);
+}
+
+static int prepare(Loop *l)
+{
+    int rc = open_output(l);
+    TRY(comm_agree(l->comm, rc));
+    TRY(train_task_open(&l->task, 0));
+    rc = exec_create(&l->task.ex, l->task.plan);
+    if (rc >= 0)
+        rc = collect_slots(l);
+    TRY(comm_agree(l->comm, rc));
+    TRY(resume(l));
+    rc = train_task_set_values(&l->task, &l->state, l->state.param);
+    if (rc >= 0)
+        rc = nn_params_bind(l->task.params, l->task.g, l->task.ex);
+    TRY(comm_agree(l->comm, rc));
+    const float one = 1.0f / (float)l->c->batch;
+    for (int j = 0; j < l->c->micro_batch; j++)
+        l->loss[j] = one;
+    return exec_write_f32(l->task.ex, l->task.seed, l->loss, l->c->micro_batch);
+}
+
+int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result)
+{
+    Loop l = {.c = c, .comm = comm, .task = {.conf = c, .comm = comm, .be = be}};
+    memset(result, 0, sizeof *result);
+    int rc = prepare(&l);
+    if (rc >= 0 && comm->rank == 0)
+        log_info("%lld trained values, %d images per step on %d rank%s, arena %.1f MiB per rank", (long long)l.state.n, c->batch,
+                 comm->size, comm->size > 1 ? "s" : "", (double)plan_arena_bytes(l.task.plan) / (1 << 20));
+    if (rc >= 0)
+        rc = run_steps(&l, result);
+    if (rc >= 0)
+        rc = finish(&l);
+    train_task_close(&l.task);
+    train_state_deinit(&l.state);
+    io_lock_release(l.lock);
+    free(l.sum);
+    free(l.grad);
+    free(l.loss);
+    free(l.config);
+    return rc;
+}
+
+int train_plan_print(const TrainConf *c, Backend *be)
+{
+    Comm comm;
+    comm_init_self(&comm);
+    TrainTask t = {.conf = c, .comm = &comm, .be = be};
+    int rc = train_task_open(&t, 1);
+    if (rc >= 0) {
+        double mib = 1 << 20, n = 0;
+        for (int i = 0; i < t.nwrt; i++)
+            n += (double)shape_count(&graph_meta(t.g, t.wrt[i])->shape);
+        double arena = (double)plan_arena_bytes(t.plan), params = (double)plan_param_bytes(t.plan);
+        double state = n * (4 * 3 + 8 + 4 + (c->optimizer.ema > 0 ? 4 : 0));
+        printf("images          %lld, an epoch of %lld entries\n", (long long)train_dataset_count(t.data),
+               (long long)train_dataset_epoch(t.data));
+        printf("steps           %d of %d images (%.1f epochs), micro-batches of %d\n", c->steps, c->batch,
+               (double)c->steps * c->batch / (double)train_dataset_epoch(t.data), c->micro_batch);
+        printf("trained values  %.0f\n", n);
+        printf("work            %.1f GFLOP per image, %.3f PFLOP in all\n", graph_flops(t.g) / c->micro_batch * 1e-9,
+               graph_flops(t.g) / c->micro_batch * c->batch * c->steps * 1e-15);
+        printf("arena           %.1f MiB (live at once: %.1f MiB), %d ops\n", arena / mib, (double)plan_live_bytes(t.plan) / mib,
+               plan_node_count(t.plan));
+        printf("parameters      %.1f MiB (frozen ones stay mapped from the file where the dtype allows)\n", params / mib);
+        printf("optimizer       %.1f MiB\n", state / mib);
+        printf("peak per rank   %.1f MiB\n", (arena + params + state) / mib);
+    }
+    train_task_close(&t);
+    return rc;
+}

@@ -1,0 +1,36 @@
+/* The training loop: data-parallel over micro-batches, exact and resumable.
+ *
+ * Step s trains on global positions s*batch .. s*batch + batch - 1, cut into batch/micro_batch micro-batches; rank r computes those
+ * whose number modulo the ranks is r. Gradients and losses are added as integers (comm/exact.h), so neither ranks nor order
+ * change a bit of the sum; the optimizer then runs alike on every rank. */
+#ifndef TRAIN_LOOP_H
+#define TRAIN_LOOP_H
+
+#include "comm/comm.h"
+#include "io/safetensors.h"
+#include "models/pipeline.h"
+#include "ops/backend.h"
+#include "train/dataset.h"
+#include "train/state.h"
+
+typedef struct {
+    int64_t steps;      /* done, all in all */
+    float first_loss, last_loss; /* means over the first and last tenth of the steps */
+    double images_per_s;
+} TrainResult;
+
+/* Collective. 0 when all steps are done, ERR_STOPPED after a signal (state saved), else an error agreed by all ranks. */
+int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result);
+/* Prints what a run will need: trained values, FLOPs per step, exact arena and parameter bytes, steps. Not collective. */
+int train_plan_print(const TrainConf *c, Backend *be);
+
+/* Metadata of a saved LoRA: ss_* as kohya's scripts write them, modelspec.*. */
+typedef struct {
+    IoMeta item[128];
+    char *text[128];    /* owned values; keys are constants */
+    int count;
+} TrainMeta;
+int train_lora_metadata(TrainMeta *m, const TrainConf *c, const TrainDataset *d, const TrainState *s, Pipeline *pipe);
+void train_meta_deinit(TrainMeta *m);
+
+#endif

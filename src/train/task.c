@@ -1,0 +1,141 @@
+#include "train/task.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "io/file.h"
+
+int train_task_open(TrainTask *t, int plan_only)
+{
+    int rc = train_dataset_open(&t->data, t->conf);
+    if (rc >= 0)
+        rc = nn_params_create(&t->params);
+    if (rc >= 0)
+        rc = graph_create(&t->g, train_conf_dtype(t->conf));
+    TRY(comm_agree(t->comm, rc));
+    switch (t->conf->task) {
+    case TRAIN_VAE:
+        return train_vae_open(t, plan_only);
+    case TRAIN_CLIP:
+        return train_clip_open(t, plan_only);
+    default:
+        return train_diffusion_open(t, plan_only);
+    }
+}
+
+void train_task_close(TrainTask *t)
+{
+    exec_destroy(t->ex);
+    plan_destroy(t->plan);
+    graph_destroy(t->g);
+    nn_params_destroy(t->params);
+    if (t->close)
+        t->close(t);
+    train_dataset_close(t->data);
+    free(t->wrt);
+    free(t->grad);
+    t->ex = NULL;
+    t->plan = NULL;
+    t->g = NULL;
+    t->params = NULL;
+    t->data = NULL;
+    t->wrt = t->grad = NULL;
+}
+
+int train_task_differentiate(TrainTask *t, NnCtx *nn, OpRef loss)
+{
+    Dtype p = graph_ptype(t->g);
+    TRY(graph_status(t->g));
+    if (nn->ntrained == 0)
+        return err_set(ERR_NOTFOUND, "no parameter matches the patterns of what is to be trained");
+    t->loss = loss;
+    t->seed = graph_input(t->g, "loss_seed", p, SHAPE(t->conf->micro_batch));
+    t->nwrt = nn->ntrained;
+    t->wrt = malloc((size_t)t->nwrt * sizeof *t->wrt);
+    t->grad = malloc((size_t)t->nwrt * sizeof *t->grad);
+    if (!t->wrt || !t->grad)
+        return err_set(ERR_NOMEM, "training graph: out of memory");
+    memcpy(t->wrt, nn->trained, (size_t)t->nwrt * sizeof *t->wrt);
+    TRY(graph_backward(t->g, loss, t->seed, t->wrt, t->nwrt, t->grad, t->conf->gradient_checkpointing));
+    graph_output(t->g, loss, "loss");
+    for (int i = 0; i < t->nwrt; i++) {
+        if (t->grad[i] < 0)
+            return err_set(ERR_NOTFOUND, "'%s' has no influence on the loss", graph_tensor(t->g, t->wrt[i])->name);
+        graph_output(t->g, t->grad[i], NULL);
+    }
+    TRY(graph_optimize(t->g));
+    return plan_create(&t->plan, t->g, t->be);
+}
+
+int train_task_set_values(TrainTask *t, const TrainState *s, const float *values)
+{
+    for (int i = 0; i < s->count; i++) {
+        NnParam *p = nn_params_find(t->params, s->slot[i].name);
+        if (!p || p->dtype != DTYPE_F32)
+            return err_set(ERR_NOTFOUND, "trained parameter '%s' is missing or not f32", s->slot[i].name);
+        memcpy(p->data, values + s->slot[i].offset, (size_t)s->slot[i].count * sizeof(float));
+        nn_param_touch(p);
+    }
+    return 0;
+}
+
+const char *train_task_caption(TrainTask *t, int64_t item, int64_t position)
+{
+    float u = rng_uniform(rng_key(t->conf->seed, RNG_CAPTION, (uint64_t)position, 0), 0);
+    return u < t->conf->caption_dropout ? "" : train_dataset_item(t->data, item)->caption;
+}
+
+int train_task_images(TrainTask *t, int64_t position, float *nhwc, int64_t *items)
+{
+    int64_t size = (int64_t)t->conf->resolution * t->conf->resolution * 3;
+    for (int j = 0; j < t->conf->micro_batch; j++) {
+        int64_t item;
+        int mirror;
+        IoImage img = {0};
+        TRY(train_dataset_at(t->data, t->conf->seed, position + j, &item, &mirror));
+        TRY(train_dataset_load(t->data, item, t->conf->seed, position + j, mirror, &img));
+        io_image_to_hwc(&img, nhwc + j * size);
+        io_image_deinit(&img);
+        if (items)
+            items[j] = item;
+    }
+    return 0;
+}
+
+static int copy_file(const char *from_dir, const char *to_dir, const char *name)
+{
+    char *from = NULL, *to = NULL, *data = NULL;
+    size_t size = 0;
+    int rc;
+    TRY_GOTO(io_path_join(&from, from_dir, name));
+    TRY_GOTO(io_path_join(&to, to_dir, name));
+    TRY_GOTO(io_file_read(&data, &size, from, 1 << 24));
+    TRY_GOTO(io_file_write(to, data, size));
+done:
+    free(from);
+    free(to);
+    free(data);
+    return rc;
+}
+
+int train_task_save_part(TrainTask *t, const TrainState *s, const float *values, const char *root, const char *part,
+                         const char *file)
+{
+    char *from = NULL, *to = NULL, *path = NULL;
+    static const Dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    const IoMeta meta = {"format", "pt"};
+    int rc;
+    TRY_GOTO(io_path_join(&from, t->conf->model, part));
+    TRY_GOTO(io_path_join(&to, t->conf->output, part));
+    TRY_GOTO(io_dir_make(to));
+    TRY_GOTO(copy_file(from, to, "config.json"));
+    TRY_GOTO(train_task_set_values(t, s, values));
+    TRY_GOTO(io_path_join(&path, to, file));
+    TRY_GOTO(nn_params_save(t->params, root, path, dtypes[t->conf->save_dtype], NULL, &meta, 1));
+done:
+    free(from);
+    free(to);
+    free(path);
+    return rc;
+}

@@ -1,0 +1,60 @@
+/* What is trained: a task builds the training graph and fills it for a micro-batch; the loop (loop.h) knows nothing else.
+ * Everything a task draws at random is a function of (seed, purpose, global position) alone. */
+#ifndef TRAIN_TASK_H
+#define TRAIN_TASK_H
+
+#include "comm/comm.h"
+#include "graph/exec.h"
+#include "nn/nn.h"
+#include "nn/param.h"
+#include "train/dataset.h"
+#include "train/state.h"
+
+typedef struct TrainTask TrainTask;
+
+struct TrainTask {
+    /* set by the caller of train_task_open, borrowed */
+    const TrainConf *conf;
+    Comm *comm;
+    Backend *be;
+    /* owned */
+    TrainDataset *data;
+    NnParams *params;
+    Graph *g;
+    Plan *plan;
+    Exec *ex;
+    OpRef loss;            /* [micro_batch] P */
+    OpRef seed;            /* [micro_batch] P: 1/batch */
+    OpRef *wrt, *grad;     /* trained parameters and their gradients, P */
+    int nwrt;
+    /* Inputs of the micro-batch whose first image has this global position (step * batch + j). */
+    int (*fill)(TrainTask *t, int64_t position);
+    /* Writes what users want from the run into the output folder: LoRA file or model part. values: trained values in slot order
+     * (weights or their running average). Called on rank 0. */
+    int (*save)(TrainTask *t, const TrainState *s, const float *values);
+    void (*close)(TrainTask *t);
+    void *impl;
+};
+
+/* Builds everything up to (not including) the arena: graph, gradients, plan. Collective (caches). With plan_only, no caches are
+ * made and no weights are read beyond headers. */
+int train_task_open(TrainTask *t, int plan_only);
+void train_task_close(TrainTask *t);
+
+/* ---- for tasks ---- */
+int train_diffusion_open(TrainTask *t, int plan_only); /* lora, full */
+int train_vae_open(TrainTask *t, int plan_only);
+int train_clip_open(TrainTask *t, int plan_only);
+/* Seeds `loss`, differentiates with respect to nn->trained, makes the gradients outputs, optimizes and plans. */
+int train_task_differentiate(TrainTask *t, NnCtx *nn, OpRef loss);
+/* Copies values (slot order of s) into the parameters and marks them changed. */
+int train_task_set_values(TrainTask *t, const TrainState *s, const float *values);
+/* The caption of an item at a position: empty for the dropped share. */
+const char *train_task_caption(TrainTask *t, int64_t item, int64_t position);
+/* micro_batch images of a position as floats -1..1, NHWC. items: their numbers (may be NULL). */
+int train_task_images(TrainTask *t, int64_t position, float *nhwc, int64_t *items);
+/* Saves the parameters under root to OUTPUT/<part>/<file> with the config.json of MODEL/<part>. */
+int train_task_save_part(TrainTask *t, const TrainState *s, const float *values, const char *root, const char *part,
+                         const char *file);
+
+#endif
