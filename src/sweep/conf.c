@@ -1,0 +1,88 @@
+#include "sweep/conf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const dtypes[] = {"f32", "bf16", NULL};
+static const char *const devices[] = {"auto", "cpu", NULL};
+
+static const ConfField sheet_fields[] = {
+    CONF_BOOL(SweepSheet, enabled, "true", "write sheet.png, a grid of the images with labels"),
+    CONF_STRS(SweepSheet, rows, "[]", 0, 16, "axes laid out downwards"),
+    CONF_STRS(SweepSheet, columns, "[]", 0, 16, "axes laid out to the right; the last axis when neither is given"),
+    CONF_NODE(SweepSheet, where, "", "places in the other axes, {seed: 2}; default: their first value"),
+    CONF_I32(SweepSheet, cell, "0", 0, 4096, "longest side of a picture in pixels; 0: as rendered"),
+    CONF_STR(SweepSheet, title, "", "line above the grid"),
+};
+static const ConfTable sheet_table = CONF_TABLE(SweepSheet, sheet_fields);
+
+static const ConfField fields[] = {
+    CONF_STR(SweepConf, model, NULL, "model folder in the diffusers layout"),
+    CONF_STR(SweepConf, variant, "", "variant of the weight files to prefer, for instance fp16"),
+    CONF_STR(SweepConf, output, NULL, "output folder"),
+    CONF_ENUM(SweepConf, dtype, "f32", dtypes, "arithmetic of the networks"),
+    CONF_ENUM(SweepConf, device, "auto", devices, "where to compute"),
+    CONF_I32(SweepConf, threads, "0", 0, 4096, "threads per rank; 0: the cores this rank may use"),
+    CONF_I32(SweepConf, batch, "4", 1, 1024, "most images denoised at once; the images do not depend on it"),
+    CONF_SIZE(SweepConf, keep, "1GiB", 0, 1e15, "networks that fit together in this much memory stay there between stages"),
+    CONF_STR(SweepConf, prompt, "", "prompt, where no axis sets it"),
+    CONF_STR(SweepConf, negative, "", "negative prompt"),
+    CONF_I64(SweepConf, seed, "0", 0, 9223372036854775807.0, "seed"),
+    CONF_ENUM(SweepConf, seed_compat, "atelier", RENDER_SEED_NAMES, "whose noise belongs to a seed"),
+    CONF_INTS(SweepConf, size, "[]", 8, 16384, "[width, height] in pixels; []: the size the model was trained on"),
+    CONF_I32(SweepConf, steps, "20", 1, 1000, "denoising steps"),
+    CONF_I32(SweepConf, clip_skip, "1", 1, 64, "text encoder layer, counted from the last (2: the one before)"),
+    CONF_STR(SweepConf, sampler, "", "ddim, pndm, euler, euler_a, dpmpp_2m, heun; empty: the model's"),
+    CONF_STR(SweepConf, spacing, "", "normal, karras, exponential, leading, trailing, linspace; empty: the model's"),
+    CONF_F64(SweepConf, guidance, "7.5", 0, 1000, "classifier-free guidance scale; 1 or less: no guidance"),
+    CONF_F64(SweepConf, guidance_rescale, "0", 0, 1, "share of the guided result rescaled to the plain one's deviation"),
+    CONF_F64(SweepConf, eta, "0", 0, 1, "noise added by DDIM"),
+    CONF_NODE(SweepConf, lora, "", "{path, scale, name} or a list of them, where no axis sets it"),
+    CONF_NODE(SweepConf, axes, "", "what varies: name -> list or range; axes multiply, maps inside one go together"),
+    CONF_BOOL(SweepConf, png, "true", "write every image as a PNG too"),
+    CONF_BOOL(SweepConf, latents, "false", "keep the final latents in run.h5"),
+    CONF_STRUCT(SweepConf, sheet, &sheet_table, "contact sheet"),
+};
+const ConfTable sweep_conf_table = CONF_TABLE(SweepConf, fields);
+
+int sweep_conf_read(SweepConf *c, const char *path, const char *const *overrides, int count)
+{
+    TRY(config_read(&sweep_conf_table, c, path, overrides, count));
+    if (c->size.count > 2)
+        return err_set(ERR_RANGE, "%s: key 'size': expected [width, height], got %d numbers", path, c->size.count);
+    return 0;
+}
+
+Dtype sweep_conf_dtype(const SweepConf *c)
+{
+    return c->dtype ? DTYPE_BF16 : DTYPE_F32;
+}
+
+void sweep_conf_render(const SweepConf *c, RenderConf *out)
+{
+    *out = (RenderConf){.model = c->model,
+                        .variant = c->variant[0] ? c->variant : NULL,
+                        .dtype = sweep_conf_dtype(c),
+                        .threads = c->threads,
+                        .keep = c->keep};
+}
+
+int sweep_conf_identity(const SweepConf *c, char **text)
+{
+    static const char *const neutral[] = {"output=.", "device=auto", "threads=0", "batch=1", "keep=1GiB", "png=true"};
+    SweepConf plain;
+    StrBuf b;
+    int rc;
+    str_init(&b);
+    TRY_GOTO(config_copy(&sweep_conf_table, &plain, c));
+    for (size_t i = 0; i < sizeof neutral / sizeof *neutral; i++)
+        TRY_GOTO(config_override(&sweep_conf_table, &plain, neutral[i]));
+    config_deinit(&sheet_table, &plain.sheet);
+    TRY_GOTO(config_init(&sheet_table, &plain.sheet));
+    TRY_GOTO(config_dump(&sweep_conf_table, &plain, &b));
+    rc = str_take(text, &b);
+done:
+    config_deinit(&sweep_conf_table, &plain);
+    str_deinit(&b);
+    return rc;
+}

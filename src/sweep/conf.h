@@ -1,0 +1,44 @@
+/* Configuration of a sweep; configs/demo-sweep.yaml is a commented example. */
+#ifndef SWEEP_CONF_H
+#define SWEEP_CONF_H
+
+#include "base/config.h"
+#include "sweep/render.h"
+
+typedef struct {
+    ConfStrs rows, columns; /* axis names; both empty: the last axis makes columns, the others rows */
+    ConfNode *where;        /* axis name: place in its list (from 0) for axes that are neither; default 0 */
+    int cell;               /* longest side of a cell in pixels; 0: as rendered */
+    char *title;
+    int enabled;
+} SweepSheet;
+
+typedef struct {
+    char *model, *variant, *output;
+    int dtype;              /* place in {f32, bf16} */
+    int device;             /* place in {auto, cpu} */
+    int threads, batch;
+    int64_t keep;
+    char *prompt, *negative;
+    int64_t seed;
+    int seed_compat;        /* RenderSeed */
+    ConfInts size;          /* [] native, [n] or [width, height] */
+    int32_t steps, clip_skip;
+    char *sampler, *spacing; /* "": the model's own */
+    double guidance, guidance_rescale, eta;
+    ConfNode *lora;
+    ConfNode *axes;
+    int png, latents;
+    SweepSheet sheet;
+} SweepConf;
+
+extern const ConfTable sweep_conf_table;
+
+/* Reads, overrides and checks. config_deinit(&sweep_conf_table, c) in every case. */
+int sweep_conf_read(SweepConf *c, const char *path, const char *const *overrides, int count);
+Dtype sweep_conf_dtype(const SweepConf *c);
+void sweep_conf_render(const SweepConf *c, RenderConf *out);
+/* YAML of all keys that decide what the images are; batch, threads, output and the like are at their defaults. *text: free(). */
+int sweep_conf_identity(const SweepConf *c, char **text);
+
+#endif

@@ -1,0 +1,263 @@
+#include "sweep/grid.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const char *const SWEEP_FIELD_NAMES[SWEEP_FIELDS] = {"lora",    "size", "clip_skip", "steps",    "sampler",          "spacing",
+                                                     "eta",     "prompt", "negative", "guidance", "guidance_rescale", "seed"};
+
+void sweep_value_deinit(SweepValue *v)
+{
+    for (int i = 0; i < v->nlora; i++) {
+        free(v->lora[i].name);
+        free(v->lora[i].path);
+    }
+    free(v->lora);
+    free(v->label);
+    free(v->sampler);
+    free(v->spacing);
+    free(v->prompt);
+    free(v->negative);
+    memset(v, 0, sizeof *v);
+}
+
+void sweep_grid_deinit(SweepGrid *g)
+{
+    sweep_value_deinit(&g->base);
+    for (int i = 0; i < g->naxes; i++) {
+        SweepAxis *a = &g->axis[i];
+        for (int64_t k = 0; a->value && k < a->count; k++)
+            sweep_value_deinit(&a->value[k]);
+        free(a->value);
+        free(a->name);
+    }
+    memset(g, 0, sizeof *g);
+}
+
+static int base_value(SweepValue *v, const SweepConf *c)
+{
+    v->width = c->size.count > 0 ? (int)c->size.items[0] : 0;
+    v->height = c->size.count > 1 ? (int)c->size.items[1] : v->width;
+    v->clip_skip = c->clip_skip;
+    v->steps = c->steps;
+    v->eta = c->eta;
+    v->guidance = c->guidance;
+    v->rescale = c->guidance_rescale;
+    v->seed = c->seed;
+    TRY(str_copy(&v->sampler, c->sampler));
+    TRY(str_copy(&v->spacing, c->spacing));
+    TRY(str_copy(&v->prompt, c->prompt));
+    TRY(str_copy(&v->negative, c->negative));
+    return c->lora ? sweep_value_lora(v, c->lora, "lora") : 0;
+}
+
+/* How dear a change of this axis is: the smallest field number it sets. A guidance axis that switches guidance off and on changes
+ * the network's batch, so it goes before the prompts. */
+static int axis_cost(const SweepAxis *a)
+{
+    int cost = 0;
+    while (cost < SWEEP_FIELDS && !(a->set & 1u << cost))
+        cost++;
+    if (!(a->set & 1u << SWEEP_GUIDANCE) || !a->value)
+        return cost;
+    int on = 0, off = 0;
+    for (int64_t k = 0; k < a->count; k++)
+        *(a->value[k].guidance > 1 ? &on : &off) = 1;
+    return on && off && cost > SWEEP_ETA ? SWEEP_ETA : cost;
+}
+
+int sweep_grid_init(SweepGrid *g, const SweepConf *c)
+{
+    memset(g, 0, sizeof *g);
+    TRY(base_value(&g->base, c));
+    if (c->axes)
+        TRY(sweep_grid_parse(g, c->axes));
+    g->count = 1;
+    for (int i = 0; i < g->naxes; i++) {
+        SweepAxis *a = &g->axis[i];
+        if (a->count > SWEEP_MAX_ITEMS / g->count)
+            return err_set(ERR_RANGE, "the axes make more than %d images", SWEEP_MAX_ITEMS);
+        g->count *= a->count;
+        a->cost = axis_cost(a);
+        int k = i;
+        for (; k > 0 && g->axis[g->order[k - 1]].cost > a->cost; k--)
+            g->order[k] = g->order[k - 1];
+        g->order[k] = i;
+    }
+    return 0;
+}
+
+static void apply(SweepItem *it, const SweepValue *v, unsigned set)
+{
+    if (set & 1u << SWEEP_LORA)
+        it->lora = v->lora, it->nlora = v->nlora;
+    if (set & 1u << SWEEP_SIZE)
+        it->width = v->width, it->height = v->height;
+    if (set & 1u << SWEEP_CLIP_SKIP)
+        it->clip_skip = v->clip_skip;
+    if (set & 1u << SWEEP_STEPS)
+        it->steps = v->steps;
+    if (set & 1u << SWEEP_SAMPLER)
+        it->sampler = v->sampler;
+    if (set & 1u << SWEEP_SPACING)
+        it->spacing = v->spacing;
+    if (set & 1u << SWEEP_ETA)
+        it->eta = v->eta;
+    if (set & 1u << SWEEP_PROMPT)
+        it->prompt = v->prompt;
+    if (set & 1u << SWEEP_NEGATIVE)
+        it->negative = v->negative;
+    if (set & 1u << SWEEP_GUIDANCE)
+        it->guidance = v->guidance;
+    if (set & 1u << SWEEP_RESCALE)
+        it->rescale = v->rescale;
+    if (set & 1u << SWEEP_SEED)
+        it->seed = v->seed;
+}
+
+void sweep_grid_coords(const SweepGrid *g, int64_t index, int64_t coord[SWEEP_MAX_AXES])
+{
+    for (int i = g->naxes - 1; i >= 0; i--) {
+        coord[i] = index % g->axis[i].count;
+        index /= g->axis[i].count;
+    }
+}
+
+int64_t sweep_grid_index(const SweepGrid *g, const int64_t coord[SWEEP_MAX_AXES])
+{
+    int64_t index = 0;
+    for (int i = 0; i < g->naxes; i++)
+        index = index * g->axis[i].count + coord[i];
+    return index;
+}
+
+int64_t sweep_grid_at(const SweepGrid *g, int64_t position)
+{
+    int64_t coord[SWEEP_MAX_AXES];
+    for (int i = g->naxes - 1; i >= 0; i--) {
+        const SweepAxis *a = &g->axis[g->order[i]];
+        coord[g->order[i]] = position % a->count;
+        position /= a->count;
+    }
+    return sweep_grid_index(g, coord);
+}
+
+void sweep_grid_item(const SweepGrid *g, int64_t index, SweepItem *out)
+{
+    int64_t coord[SWEEP_MAX_AXES];
+    memset(out, 0, sizeof *out);
+    apply(out, &g->base, ~0u);
+    sweep_grid_coords(g, index, coord);
+    for (int i = 0; i < g->naxes; i++) {
+        const SweepAxis *a = &g->axis[i];
+        if (a->value)
+            apply(out, &a->value[coord[i]], a->value[coord[i]].set);
+        else
+            out->seed = a->start + coord[i] * a->step;
+    }
+    out->index = index;
+}
+
+int sweep_item_compatible(const SweepItem *a, const SweepItem *b)
+{
+    if (a->nlora != b->nlora || a->width != b->width || a->height != b->height || a->clip_skip != b->clip_skip || a->steps != b->steps ||
+        a->eta < b->eta || a->eta > b->eta || (a->guidance > 1) != (b->guidance > 1) || strcmp(a->sampler, b->sampler) != 0 ||
+        strcmp(a->spacing, b->spacing) != 0)
+        return 0;
+    for (int i = 0; i < a->nlora; i++)
+        if (strcmp(a->lora[i].path, b->lora[i].path) != 0 || a->lora[i].scale < b->lora[i].scale || a->lora[i].scale > b->lora[i].scale)
+            return 0;
+    return 1;
+}
+
+int sweep_grid_axis(const SweepGrid *g, const char *name)
+{
+    for (int i = 0; i < g->naxes; i++)
+        if (strcmp(g->axis[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+void sweep_lora_text(const SweepLora *lora, int n, StrBuf *out)
+{
+    for (int i = 0; i < n; i++)
+        str_add_format(out, "%s%s:%g", i ? " " : "", lora[i].name, lora[i].scale);
+}
+
+static void label_field(const SweepValue *v, SweepField f, StrBuf *out)
+{
+    switch (f) {
+    case SWEEP_LORA:
+        if (v->nlora)
+            sweep_lora_text(v->lora, v->nlora, out);
+        else
+            str_add(out, "no LoRA");
+        break;
+    case SWEEP_SIZE: str_add_format(out, "%dx%d", v->width, v->height); break;
+    case SWEEP_CLIP_SKIP: str_add_format(out, "clip skip %d", v->clip_skip); break;
+    case SWEEP_STEPS: str_add_format(out, "%d steps", v->steps); break;
+    case SWEEP_SAMPLER: str_add(out, v->sampler); break;
+    case SWEEP_SPACING: str_add(out, v->spacing); break;
+    case SWEEP_ETA: str_add_format(out, "eta %g", v->eta); break;
+    case SWEEP_PROMPT: str_add(out, v->prompt[0] ? v->prompt : "(empty)"); break;
+    case SWEEP_NEGATIVE: str_add_format(out, "not: %s", v->negative); break;
+    case SWEEP_GUIDANCE: str_add_format(out, "guidance %g", v->guidance); break;
+    case SWEEP_RESCALE: str_add_format(out, "rescale %g", v->rescale); break;
+    case SWEEP_SEED: str_add_format(out, "seed %lld", (long long)v->seed); break;
+    case SWEEP_FIELDS: break;
+    }
+}
+
+void sweep_grid_label(const SweepGrid *g, int axis, int64_t place, StrBuf *out)
+{
+    const SweepAxis *a = &g->axis[axis];
+    if (!a->value) {
+        str_add_format(out, "seed %lld", (long long)(a->start + place * a->step));
+        return;
+    }
+    const SweepValue *v = &a->value[place];
+    if (v->label) {
+        str_add(out, v->label);
+        return;
+    }
+    int n = 0;
+    for (int f = 0; f < SWEEP_FIELDS; f++)
+        if (v->set & 1u << f) {
+            if (n++)
+                str_add(out, ", ");
+            label_field(v, (SweepField)f, out);
+        }
+}
+
+int sweep_item_setup(const SweepItem *it, const SweepConf *c, const Render *r, RenderSetup *s)
+{
+    TRY(render_setup_default(r, s));
+    if (it->width) {
+        s->width = it->width;
+        s->height = it->height;
+    }
+    if (it->sampler[0])
+        TRY(sampler_conf_set_kind(&s->sampler, it->sampler));
+    if (it->spacing[0])
+        TRY(sampler_conf_set_spacing(&s->sampler, it->spacing));
+    s->sampler.steps = it->steps;
+    s->sampler.eta = it->eta;
+    s->clip_skip = it->clip_skip;
+    s->guided = it->guidance > 1;
+    s->seed_compat = (RenderSeed)c->seed_compat;
+    if (it->nlora > RENDER_MAX_LORA)
+        return err_set(ERR_RANGE, "%d LoRAs at once: at most %d", it->nlora, RENDER_MAX_LORA);
+    for (int i = 0; i < it->nlora; i++)
+        s->lora[i] = (RenderLora){it->lora[i].path, it->lora[i].scale};
+    s->nlora = it->nlora;
+    return render_setup_check(r, s);
+}
+
+void sweep_item_render(const SweepItem *it, RenderItem *out)
+{
+    *out = (RenderItem){.prompt = it->prompt,
+                        .negative = it->negative,
+                        .seed = (uint64_t)it->seed,
+                        .guidance = it->guidance,
+                        .guidance_rescale = it->rescale};
+}
