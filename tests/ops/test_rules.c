@@ -1,15 +1,5 @@
 /* Shape rules, emitters and the form of gradient rules, on a recording stand-in for the graph. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "ops/op.h"
+#include "ops/cases.h"
 
 enum { FAKE_MAX = 64 };
 
@@ -83,35 +73,6 @@ static OpRef fake_tensor(Fake *f, Meta m)
     return f->count++;
 }
 
-static Dtype parse_dtype(const char *s, size_t n)
-{
-    for (int t = 0; t < DTYPE_COUNT; t++)
-        if (strlen(dtype_name((Dtype)t)) == n && !strncmp(s, dtype_name((Dtype)t), n))
-            return (Dtype)t;
-    fail_msg("dtype in %s", s);
-    return DTYPE_COUNT;
-}
-
-/* "f32[2,3] i32[2]" -> metas. */
-static int parse_metas(const char *s, Meta *m)
-{
-    int n = 0;
-    while (*s) {
-        int64_t dim[OP_MAX_DIM];
-        int nd = 0;
-        size_t len = strcspn(s, "[");
-        Dtype t = parse_dtype(s, len);
-        s += len + 1;
-        while (*s != ']') {
-            dim[nd++] = strtoll(s, (char **)&s, 10);
-            s += *s == ',';
-        }
-        m[n++] = (Meta){t, shape_make(nd, dim)};
-        s += 1 + (s[1] == ' ');
-    }
-    return n;
-}
-
 static const char *metas_text(const Meta *m, int n, char *buf, size_t size)
 {
     size_t at = 0;
@@ -122,8 +83,6 @@ static const char *metas_text(const Meta *m, int n, char *buf, size_t size)
                                shape_text(&m[i].shape, t, sizeof t));
     return buf;
 }
-
-#define M(t, ...) {.dtype = DTYPE_##t, .shape = {sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), {__VA_ARGS__}}}
 
 typedef struct {
     OpKind kind;
@@ -383,18 +342,6 @@ static void test_ops_rules__bad_inputs_name_op_found_expected(void **state)
             fail_msg("case %d: code %d \"%s\", expected %d \"%s...%s...%s\"", i, rc, m, bad[i].code, start,
                      bad[i].found, bad[i].expected);
     }
-}
-
-static int is_float(Dtype t)
-{
-    return t == DTYPE_F32 || t == DTYPE_BF16 || t == DTYPE_F16 || t == DTYPE_F64;
-}
-
-/* Inputs without a gradient: asking for one is an error, not silently zero. */
-static int no_gradient(OpKind k, int i)
-{
-    return (k == OP_SCALE && i == 1) || ((k == OP_MSE || k == OP_L1) && i == 2) ||
-           ((k == OP_GAUSS_SAMPLE || k == OP_KL) && i == 1);
 }
 
 static void check_gradient(const Good *c, unsigned mask, int own)
