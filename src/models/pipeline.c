@@ -84,7 +84,7 @@ done:
     return rc;
 }
 
-static int open_part(Pipeline *p, PipelinePart part, const char *variant, int projection)
+static int open_part(Pipeline *p, PipelinePart part, const char *variant, int projection, int weights)
 {
     char *dir = NULL, *config = NULL;
     ModelJson *j = NULL;
@@ -98,7 +98,7 @@ static int open_part(Pipeline *p, PipelinePart part, const char *variant, int pr
         rc = vae_config(&p->vae, j);
     else
         rc = clip_text_config(&p->text, j, projection);
-    if (rc >= 0)
+    if (rc >= 0 && weights)
         rc = io_safetensors_open_model(&p->files[part], dir, parts[part].bases, variant);
 done:
     model_json_close(j);
@@ -117,6 +117,11 @@ static int check_fit(const Pipeline *p)
 
 int pipeline_open(Pipeline **out, const char *dir, const char *variant)
 {
+    return pipeline_open_without(out, dir, variant, PIPELINE_PARTS);
+}
+
+int pipeline_open_without(Pipeline **out, const char *dir, const char *variant, PipelinePart without)
+{
     char *index = NULL;
     int rc = ERR_NOMEM, projection = 0;
     Pipeline *p = calloc(1, sizeof *p);
@@ -133,7 +138,7 @@ int pipeline_open(Pipeline **out, const char *dir, const char *variant)
     TRY_GOTO(io_path_join(&p->tokenizer, dir, "tokenizer"));
     TRY_GOTO(io_path_join(&p->scheduler, dir, "scheduler/scheduler_config.json"));
     for (int i = 0; i < PIPELINE_PARTS; i++)
-        TRY_GOTO(open_part(p, (PipelinePart)i, variant, projection));
+        TRY_GOTO(open_part(p, (PipelinePart)i, variant, projection, (PipelinePart)i != without));
     TRY_GOTO(check_fit(p));
     *out = p;
     p = NULL;
@@ -223,4 +228,76 @@ int pipeline_modules(const Pipeline *p, NnModules *mods)
     nn_deinit(&nn);
     graph_destroy(g);
     return rc;
+}
+
+/* ---- hashes ---- */
+
+static int name_order(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Hash over the hex hashes of the shards that an index names, in the order of their names. */
+static int hash_shards(char hex[HASH_HEX_SIZE], const char *index_path, const json_t *map)
+{
+    const char *key;
+    json_t *value;
+    size_t n = 0, cap = json_object_size(map);
+    uint8_t digest[HASH_SIZE];
+    char *dir = NULL, *path = NULL;
+    const char **name = calloc(cap + 1, sizeof *name);
+    char *all = calloc(cap + 1, HASH_HEX_SIZE);
+    int rc = name && all ? io_path_dir(&dir, index_path) : err_set(ERR_NOMEM, "%s: out of memory", index_path);
+    if (rc < 0)
+        goto done;
+    json_object_foreach((json_t *)(uintptr_t)map, key, value)
+        if (json_is_string(value))
+            name[n++] = json_string_value(value);
+    qsort(name, n, sizeof *name, name_order);
+    size_t len = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (i && !strcmp(name[i], name[i - 1]))
+            continue;
+        TRY_GOTO(io_path_join(&path, dir, name[i]));
+        TRY_GOTO(hash_file_hex(hex, path));
+        free(path);
+        path = NULL;
+        memcpy(all + len, hex, HASH_HEX_SIZE - 1);
+        len += HASH_HEX_SIZE - 1;
+    }
+    TRY_GOTO(hash_bytes(digest, all, len));
+    hash_hex(hex, digest, HASH_SIZE);
+done:
+    free(path);
+    free(dir);
+    free(all);
+    free(name);
+    return rc;
+}
+
+static int hash_index(char hex[HASH_HEX_SIZE], const char *path)
+{
+    char *text = NULL;
+    size_t size;
+    json_error_t e;
+    TRY(io_file_read(&text, &size, path, 64 << 20));
+    json_t *index = json_loadb(text, size, 0, &e);
+    free(text);
+    int rc = index ? hash_shards(hex, path, json_object_get(index, "weight_map"))
+                   : err_set(ERR_FORMAT, "%s:%d: %s", path, e.line, e.text);
+    json_decref(index);
+    return rc;
+}
+
+int pipeline_hash(Pipeline *p, PipelinePart part, const char **hex)
+{
+    const char *path = io_safetensors_path(p->files[part]);
+    if (!p->hash[part][0]) {
+        char h[HASH_HEX_SIZE];
+        const char *ext = io_path_ext(path);
+        TRY(strcmp(ext, ".json") ? hash_file_hex(h, path) : hash_index(h, path));
+        memcpy(p->hash[part], h, sizeof h);
+    }
+    *hex = p->hash[part];
+    return 0;
 }

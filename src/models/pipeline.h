@@ -14,6 +14,8 @@ typedef struct Pipeline Pipeline;
 /* variant: "fp16" or NULL (plain files first). Checks the classes in model_index.json. ERR_NOTFOUND, ERR_FORMAT, ERR_UNSUPPORTED with
  * file and key. */
 int pipeline_open(Pipeline **out, const char *dir, const char *variant);
+/* The same for a model one part of which is still to be trained: only its config.json is read, pipeline_files gives NULL. */
+int pipeline_open_without(Pipeline **out, const char *dir, const char *variant, PipelinePart without);
 void pipeline_close(Pipeline *p);
 
 const char *pipeline_dir(const Pipeline *p);
