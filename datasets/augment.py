@@ -26,12 +26,13 @@ class Item:
         self.coverage = col.coverage(picture)
         self.full = self.coverage > 0.97
         self.flag = classes[:1] == ["flag"]
+        self.skin = not {"person", "people", "hand", "body part"}.isdisjoint(classes) and "symbol" not in phrase
         self.card = classes[:1] == ["playing card"]
         self.on_white = self.full or col.visible_on(picture, WHITE) > 0.12
 
     def colour_names(self, rng, keep=0.5):
         """Colour words for a caption: style words already say black, white and grey."""
-        if self.flag or self.card or self.style in ("grey", "line", "silhouette") or rng.random() > keep:
+        if self.flag or self.card or self.full or self.skin or self.style in ("grey", "line", "silhouette") or rng.random() > keep:
             return []
         if self.names in (["black"], ["white"], ["grey"]) or "beige" in self.names:
             return self.names if self.names != ["beige"] and "beige" not in self.names else []
@@ -90,7 +91,7 @@ def recoloured(item, rng):
             return coloured(item, rng, 0.6)
         if cap.has_colour(phrase):
             words = [w for w in phrase.split() if w in cap.COLOUR_WORDS]
-            if len(words) != 1 or words != before or len(names) != 1:
+            if "fruit" in item.classes or "juice" in phrase or cap.head_noun(phrase) in words or len(words) != 1 or words != before or len(names) != 1:
                 return coloured(item, rng, 0.6)
             phrase = " ".join(names[0] if w == words[0] else w for w in phrase.split())
         style, picture, colour = item.style, turned, ""

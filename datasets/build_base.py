@@ -62,7 +62,7 @@ def load_ocal(classes, every):
     items, dropped = [], []
     rows = read_table("ocal.tsv")[::every]
     progress = Progress("rendering drawings", len(rows))
-    for i, (path, phrase) in enumerate(rows):
+    for i, (path, phrase, *own) in enumerate(rows):
         progress.step(i + 1)
         full = os.path.join(render.OCAL_ROOT, path)
         if not os.path.isfile(full) or not render.is_public_domain(full):
@@ -73,6 +73,8 @@ def load_ocal(classes, every):
             dropped.append(path)
             continue
         words, mirror = classes.of(path)
+        if own:
+            words = [w for w in own[0].split(",") if w]
         items.append(aug.Item(path, picture, phrase, words, mirror, False))
     return items, dropped
 

@@ -2,7 +2,7 @@
 import re
 
 COLOUR_WORDS = ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "beige", "black",
-                "white", "grey", "gray", "golden", "gold", "silver", "colourful", "violet", "lime")
+                "white", "grey", "gray", "golden", "gold", "silver", "colorful", "colourful", "violet", "lime")
 NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve", "many", "some", "several")
 MASS = frozenset("""bread milk cheese butter rice pasta spaghetti soup salad bacon lasagna water ice fire smoke snow
 rain fog wind lightning money music food toast coffee tea wine beer sake lemonade honey garlic broccoli sushi popcorn
@@ -64,6 +64,8 @@ def noun(phrase, adjectives=()):
 
 def with_article(phrase, adjectives=()):
     text = noun(phrase, adjectives)
+    if phrase.startswith("flag of"):
+        return "the " + text
     return article(text) + " " + text if takes_article(phrase) else text
 
 
@@ -152,4 +154,5 @@ def caption(rng, phrase, style, names=(), classes=(), background="", place="", s
         extra = rng.choice(classes)
         if not words & set(extra.split()):
             text += ", " + extra
-    return on_ground(rng, text, background)
+    text = on_ground(rng, text, background)
+    return text.replace("grey", "gray") if rng.random() < 0.25 else text

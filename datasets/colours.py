@@ -68,7 +68,7 @@ def shares(im):
 
 
 def describe(share):
-    """Colour words worth saying: a list of 0-2 names, or ["colourful"]."""
+    """Colour words worth saying: a list of 0-2 names, or ["colorful"]."""
     s = dict(zip(NAMES, share))
     chroma = sum(s[n] for n in CHROMATIC)
     if chroma < 0.12:
@@ -84,7 +84,7 @@ def describe(share):
     if s[first] + s[second] > 0.8 * chroma and s[second] > 0.2 * chroma:
         return [first, second]
     if sum(s[n] > 0.13 * chroma for n in CHROMATIC if n != "beige") >= 4:
-        return ["colourful"]
+        return ["colorful"]
     return []
 
 
@@ -96,6 +96,8 @@ def style_of(im, share):
         return "colour"
     if s["grey"] > 0.38:
         return "grey"
+    if s["black"] > 0.8 and coverage(im) > 0.95:
+        return "colour"
     if s["black"] > 0.8:
         solid = im.getchannel("a").point(lambda v: 255 if v > 128 else 0)
         inner = np.asarray(solid.filter(ImageFilter.MinFilter(5)))
