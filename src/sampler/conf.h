@@ -54,6 +54,8 @@ void sampler_conf_default(SamplerConf *conf);
  * change nothing are passed over; settings that would change the result and are not available are ERR_UNSUPPORTED.
  * ERR_NOTFOUND, ERR_FORMAT with file and key. */
 int sampler_conf_from_json(SamplerConf *conf, const char *path);
+/* The same from memory; `name` is for messages. */
+int sampler_conf_from_text(SamplerConf *conf, const char *text, const char *name);
 /* Changes the solver as diffusers' from_config does: what the file did not set takes the new class's default.
  * Names: ddim, pndm (plms), euler, euler_a, dpmpp_2m, dpmpp_2m_sde, heun, with a suffix _karras, _exponential, _leading,
  * _trailing or _linspace; A1111 spellings such as "DPM++ 2M Karras", "Euler a". ERR_RANGE lists what is known. */
