@@ -17,9 +17,13 @@ typedef struct {
 
 static int diff_accumulate(Diff *d, OpRef t, OpRef grad)
 {
+    OpBuild *b = &d->g->build;
     if (grad < 0)
         return 0;
-    d->grad[t] = d->grad[t] < 0 ? grad : op_add(&d->g->build, d->grad[t], grad);
+    Dtype want = b->grad_dtype(b, t); /* a parameter may be read as an activation, whose rule gives T */
+    if (graph_meta(d->g, grad)->dtype != want)
+        grad = op_cast(b, grad, want);
+    d->grad[t] = d->grad[t] < 0 ? grad : op_add(b, d->grad[t], grad);
     return d->g->status;
 }
 

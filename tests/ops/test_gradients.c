@@ -54,6 +54,15 @@ static OpRef build_lora_linear(Graph *g, OpBuild *b, const OpRef *in)
     return op_add(b, op_linear(b, in[0], in[1], OP_NONE, OP_NONE), op_scale(b, up, 0.5f, OP_NONE));
 }
 
+/* Factors kept in P and cast to T: their gradients need no cast. */
+static OpRef build_lora_cast(Graph *g, OpBuild *b, const OpRef *in)
+{
+    Dtype t = graph_dtype(g);
+    OpRef low = op_linear(b, in[0], op_cast(b, in[2], t), OP_NONE, OP_NONE);
+    OpRef y = op_linear(b, low, op_cast(b, in[3], t), OP_NONE, OP_NONE);
+    return op_linear(b, in[0], in[1], OP_NONE, y);
+}
+
 static OpRef build_mul_self(Graph *g, OpBuild *b, const OpRef *in)
 {
     (void)g;
@@ -529,6 +538,42 @@ static void test_ops_gradients__table_covers_every_rule(void **state)
     assert_int_equal(acts, (1 << (ACT_EXP + 1)) - 1);
 }
 
+/* bf16: gradients of parameters are f32 however they are read, those of inputs bf16. */
+static void test_ops_gradients__bf16_dtypes(void **state)
+{
+    (void)state;
+    static const Case list[] = {
+        {OP_LINEAR, .in = "bf16[3,4] bf16[5,4] f32[2,4] f32[5,2]", .build = build_lora_cast},
+        {OP_XENT, .in = "bf16[3,5] bf16[3,5] i32[3]", .build = build_contrastive},
+        {OP_ATTENTION, .in = "bf16[2,3,4] f32[4] f32[4] bf16[4,4] bf16[2,5,3] bf16[8,3] bf16[6,4] f32[6]",
+         .build = build_transformer},
+        {OP_CONV2D, .in = "bf16[2,3,4,4] f32[4] f32[4] bf16[4,4,3,3] bf16[2,4] bf16[4,4,3,3] f32[4]",
+         .build = build_resblock},
+    };
+    for (size_t k = 0; k < sizeof list / sizeof *list; k++)
+        for (int recompute = 0; recompute < 2; recompute++) {
+            Meta m[CASE_MAX_IN];
+            OpRef in[CASE_MAX_IN], grad[CASE_MAX_IN];
+            Graph *g = NULL;
+            char name[16];
+            int nin = parse_metas(list[k].in, m);
+            assert_int_equal(graph_create(&g, DTYPE_BF16), 0);
+            for (int i = 0; i < nin; i++) {
+                snprintf(name, sizeof name, "in%d", i);
+                in[i] = i && is_float(m[i].dtype) ? graph_param(g, name, m[i].dtype, m[i].shape)
+                                                  : graph_input(g, name, m[i].dtype, m[i].shape);
+            }
+            OpRef y = list[k].build(g, graph_builder(g), in);
+            assert_true(y >= 0);
+            OpRef seed = graph_input(g, "seed", graph_meta(g, y)->dtype, graph_meta(g, y)->shape);
+            if (graph_backward(g, y, seed, in, is_float(m[nin - 1].dtype) ? nin : nin - 1, grad, recompute) < 0)
+                fail_msg("%s: %s", list[k].in, err_message());
+            for (int i = 0; i < nin && is_float(m[i].dtype); i++)
+                assert_int_equal(graph_meta(g, grad[i])->dtype, i ? DTYPE_F32 : DTYPE_BF16);
+            graph_destroy(g);
+        }
+}
+
 /* A quotient that cannot see an error would pass everything: a wrong seed must fail. */
 static void test_ops_gradients__a_wrong_gradient_fails(void **state)
 {
@@ -557,6 +602,7 @@ int main(void)
         cmocka_unit_test(test_ops_gradients__a_wrong_gradient_fails),
         cmocka_unit_test(test_ops_gradients__every_op),
         cmocka_unit_test(test_ops_gradients__blocks_with_recomputation),
+        cmocka_unit_test(test_ops_gradients__bf16_dtypes),
     };
     return cmocka_run_group_tests_name("ops/gradients", tests, NULL, NULL);
 }
