@@ -8,6 +8,9 @@ PKGS_OTHER := $(filter-out dnnl,$(PKGS))
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS_OTHER) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS_OTHER) 2>/dev/null)
 
+V       ?= 0
+Q       := $(if $(filter 0,$(V)),@,)
+SAY     := @printf '  %s %s\n'
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Werror
 OPT     ?= -O2 -g
 COMMIT  := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
@@ -15,6 +18,8 @@ CFLAGS  := -std=c11 -D_GNU_SOURCE $(WARN) $(OPT) -fopenmp -ffp-contract=off -Isr
 SYS_CFLAGS := $(subst -I,-isystem ,$(PKG_CFLAGS) $(MPI_CFLAGS))
 LDFLAGS := -fopenmp $(SAN)
 LDLIBS  := $(PKG_LIBS) -ldnnl $(MPI_LIBS) -lm -lpthread -ldl
+
+DEF_version := -DATELIER_COMMIT='"$(COMMIT)"'
 
 # Files named *.simd.c are compiled once per instruction set; see src/cpu/simd.h.
 SIMD    := $(wildcard src/cpu/*.simd.c)
@@ -41,30 +46,36 @@ atelier: $(BUILD)/atelier
 	cp $< $@
 
 $(BUILD)/atelier: $(CLIOBJ) $(BUILD)/libatelier.a
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(SAY) LD $@
+	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 $(BUILD)/libatelier.a: $(LIBOBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	$(SAY) AR $@
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/src/%.o: src/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(SYS_CFLAGS) -MMD -MP -c $< -o $@
+	$(SAY) CC $<
+	$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) $(DEF_$(notdir $*)) -MMD -MP -c $< -o $@
 
 define simd_rule
 $(BUILD)/src/%.$(1).o: src/%.simd.c
 	@mkdir -p $$(@D)
-	$(CC) $(CFLAGS) $(SYS_CFLAGS) $(SIMD_FLAGS) $(ISA_$(1)) -MMD -MP -c $$< -o $$@
+	$$(SAY) CC $$< "[$(1)]"
+	$$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) $(SIMD_FLAGS) $(ISA_$(1)) -MMD -MP -c $$< -o $$@
 endef
 $(foreach isa,base avx2 avx512,$(eval $(call simd_rule,$(isa))))
 
 $(BUILD)/tests/%: tests/%.c $(BUILD)/libatelier.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -Wno-conversion $(SYS_CFLAGS) -Itests -MMD -MP $(LDFLAGS) $< $(BUILD)/libatelier.a $(LDLIBS) -lcmocka -o $@
+	$(SAY) CC $<
+	$(Q)$(CC) $(CFLAGS) -Wno-conversion $(SYS_CFLAGS) -Itests -MMD -MP $(LDFLAGS) $< $(BUILD)/libatelier.a $(LDLIBS) -lcmocka -o $@
 
 $(BUILD)/benchmarks/%: benchmarks/%.c $(BUILD)/libatelier.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(SYS_CFLAGS) -MMD -MP $(LDFLAGS) $< $(BUILD)/libatelier.a $(LDLIBS) -o $@
+	$(SAY) CC $<
+	$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) -MMD -MP $(LDFLAGS) $< $(BUILD)/libatelier.a $(LDLIBS) -o $@
 
 clean:
 	rm -rf build atelier

@@ -8,6 +8,16 @@
 enum { MESSAGE_MAX = 2048 };
 static _Thread_local char message[MESSAGE_MAX];
 
+/* text[n..] = ": tail", cut where it does not fit. */
+static void append(char *text, int n, const char *tail)
+{
+    size_t room = (size_t)(MESSAGE_MAX - n - 3), len = strlen(tail);
+    len = len < room ? len : room;
+    memcpy(text + n, ": ", 2);
+    memcpy(text + n + 2, tail, len);
+    text[(size_t)n + 2 + len] = 0;
+}
+
 int err_set(int code, const char *fmt, ...)
 {
     char text[MESSAGE_MAX]; /* the arguments may point into `message` */
@@ -27,7 +37,7 @@ int err_context(int code, const char *fmt, ...)
     int n = vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     if (n > 0 && n < MESSAGE_MAX - 3)
-        snprintf(text + n, sizeof text - (size_t)n, ": %s", message);
+        append(text, n, message);
     memcpy(message, text, sizeof message);
     return code;
 }
@@ -41,7 +51,7 @@ int err_errno(const char *fmt, ...)
     int n = vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     if (n > 0 && n < MESSAGE_MAX - 3)
-        snprintf(text + n, sizeof text - (size_t)n, ": %s", strerror(e));
+        append(text, n, strerror(e));
     memcpy(message, text, sizeof message);
     return e == ENOENT ? ERR_NOTFOUND : ERR_IO;
 }

@@ -372,7 +372,7 @@ static int open_model(TrainTask *t, Diffusion *d)
     const TrainConf *c = t->conf;
     if (c->micro_batch > 256)
         return err_set(ERR_RANGE, "micro_batch %d: at most 256", c->micro_batch);
-    TRY(pipeline_open(&d->pipe, c->model, NULL));
+    TRY(pipeline_open_without(&d->pipe, c->model, NULL, c->init_random ? PIPELINE_UNET : PIPELINE_PARTS));
     const VaeConfig *v = pipeline_vae(d->pipe);
     const ClipConfig *text = pipeline_text(d->pipe);
     d->h = d->w = c->resolution / vae_factor(v);
@@ -401,8 +401,9 @@ int train_diffusion_open(TrainTask *t, int plan_only)
     TRY(cache_text(t, d));
     TRY(cache_latents(t, d));
     static const char *const zero[] = {"*conv_out.weight", "*conv_out.bias"};
-    rc = t->conf->init_random ? nn_params_init(t->params, t->g, "unet", t->conf->seed, zero, 2) : 0;
-    if (rc >= 0)
+    if (t->conf->init_random)
+        rc = nn_params_init(t->params, t->g, "unet", t->conf->seed, zero, 2);
+    else
         rc = nn_params_load(t->params, t->g, "unet", pipeline_files(d->pipe, PIPELINE_UNET), NULL);
     return comm_agree(t->comm, rc);
 }

@@ -1,0 +1,70 @@
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/signal.h"
+#include "cli/cli.h"
+#include "comm/comm.h"
+#include "cpu/cpu.h"
+#include "train/loop.h"
+
+static const char usage[] =
+    "usage: [mpirun -np N] atelier train CONFIG.yaml [key=value ...]\n\n"
+    "Fine-tunes a model, data-parallel over the ranks, and writes checkpoints and results into the output folder.\n"
+    "The result is the same, bit for bit, for any number of ranks and after any interruption: run the same command\n"
+    "again to continue. SIGTERM, SIGINT and SIGUSR1 save the state at the end of the step and stop (exit code 3).\n"
+    "`atelier plan CONFIG.yaml` says what a run will need.\n";
+
+/* OMP_NUM_THREADS or the cores this process may run on, but no more than the rank's share of the node. */
+static int rank_threads(const Comm *comm, int threads)
+{
+    int share = (int)sysconf(_SC_NPROCESSORS_ONLN) / (comm->local_size > 0 ? comm->local_size : 1);
+    int n = omp_get_max_threads();
+    if (threads > 0)
+        return threads;
+    if (share < 1)
+        share = 1;
+    return n < share ? n : share;
+}
+
+static int run(Comm *comm, const TrainConf *c)
+{
+    Backend *be = NULL;
+    TrainResult r;
+    int rc = cpu_backend_create(&be, rank_threads(comm, c->threads), CPU_ISA_AVX512);
+    if (rc >= 0)
+        rc = signal_install();
+    TRY_GOTO(comm_agree(comm, rc));
+    TRY_GOTO(train_run(c, comm, be, &r));
+    if (comm->rank == 0)
+        printf("%lld steps, loss %.5f -> %.5f, %.1f images/s; results in %s\n", (long long)r.steps, (double)r.first_loss,
+               (double)r.last_loss, r.images_per_s, c->output);
+done:
+    backend_destroy(be);
+    return rc;
+}
+
+int cli_train(int argc, char **argv)
+{
+    if (cli_wants_help(argc, argv))
+        return cli_help(usage, &train_conf_table);
+    Comm comm;
+    int rc = comm_init(&comm, &argc, &argv);
+    if (rc < 0)
+        return cli_exit(rc);
+    log_set_rank(comm.size > 1 ? comm.rank : -1);
+    const char **overrides = calloc((size_t)argc + 1, sizeof *overrides), *path;
+    int count;
+    TrainConf c = {0};
+    rc = overrides ? cli_config_args(argc, argv, &path, overrides, &count) : err_set(ERR_NOMEM, "out of memory");
+    if (rc >= 0)
+        rc = train_conf_read(&c, path, overrides, count);
+    rc = comm_agree(&comm, rc);
+    if (rc >= 0)
+        rc = run(&comm, &c);
+    train_conf_deinit(&c);
+    free(overrides);
+    return cli_exit_all(&comm, rc);
+}
