@@ -70,7 +70,7 @@ void sweep_conf_render(const SweepConf *c, RenderConf *out)
 int sweep_conf_identity(const SweepConf *c, char **text)
 {
     static const char *const neutral[] = {"output=.", "device=auto", "threads=0", "batch=1", "keep=1GiB", "png=true"};
-    SweepConf plain;
+    SweepConf plain = {0};
     StrBuf b;
     int rc;
     str_init(&b);

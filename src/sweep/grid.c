@@ -247,9 +247,9 @@ int sweep_item_setup(const SweepItem *it, const SweepConf *c, const Render *r, R
     s->seed_compat = (RenderSeed)c->seed_compat;
     if (it->nlora > RENDER_MAX_LORA)
         return err_set(ERR_RANGE, "%d LoRAs at once: at most %d", it->nlora, RENDER_MAX_LORA);
-    for (int i = 0; i < it->nlora; i++)
-        s->lora[i] = (RenderLora){it->lora[i].path, it->lora[i].scale};
-    s->nlora = it->nlora;
+    for (int i = 0; i < it->nlora; i++) /* scale 0 is the plain network, to the bit */
+        if (it->lora[i].scale < 0 || it->lora[i].scale > 0)
+            s->lora[s->nlora++] = (RenderLora){it->lora[i].path, it->lora[i].scale};
     return render_setup_check(r, s);
 }
 

@@ -1,0 +1,276 @@
+#include "sweep/record.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/version.h"
+#include "io/file.h"
+#include "io/png.h"
+#include "text/infotext.h"
+
+int sweep_pixels_hash(char hex[HASH_HEX_SIZE], const IoImage *img)
+{
+    uint8_t sum[HASH_SIZE];
+    TRY(hash_bytes(sum, img->data, (size_t)img->w * (size_t)img->h * (size_t)img->c));
+    hash_hex(hex, sum, HASH_SIZE);
+    return 0;
+}
+
+int sweep_record_make(SweepRecord *rec, Render *r, const SweepConf *c, const SweepItem *it, const RenderSetup *s,
+                      const char pixels_sha256[HASH_HEX_SIZE])
+{
+    *rec = (SweepRecord){.version = ATELIER_VERSION,
+                         .commit = version_commit(),
+                         .backend = render_backend(r),
+                         .dtype = dtype_name(sweep_conf_dtype(c)),
+                         .model = c->model,
+                         .variant = c->variant,
+                         .prompt = it->prompt,
+                         .negative = it->negative,
+                         .seed_compat = RENDER_SEED_NAMES[s->seed_compat],
+                         .sampler = it->sampler,
+                         .spacing = it->spacing,
+                         .sampler_used = sampler_kind_name(s->sampler.kind),
+                         .spacing_used = sampler_spacing_name(&s->sampler),
+                         .pixels_sha256 = pixels_sha256,
+                         .index = it->index,
+                         .seed = it->seed,
+                         .width = s->width,
+                         .height = s->height,
+                         .steps = it->steps,
+                         .clip_skip = it->clip_skip,
+                         .guidance = it->guidance,
+                         .guidance_rescale = it->rescale,
+                         .eta = it->eta};
+    TRY(render_model_hash(r, &rec->model_hash));
+    for (int i = 0; i < it->nlora; i++) {
+        rec->lora[i].name = it->lora[i].name;
+        rec->lora[i].path = it->lora[i].path;
+        rec->lora[i].scale = it->lora[i].scale;
+        TRY(render_lora_hash(r, it->lora[i].path, &rec->lora[i].hash));
+        rec->nlora = i + 1;
+    }
+    return 0;
+}
+
+static void add_text(StrBuf *b, const char *key, const char *value)
+{
+    str_add_format(b, "%s\"%s\": ", b->data[b->len - 1] == '{' ? "" : ", ", key);
+    str_add_json(b, value, strlen(value));
+}
+
+static void add_int(StrBuf *b, const char *key, int64_t value)
+{
+    str_add_format(b, ", \"%s\": %lld", key, (long long)value);
+}
+
+static void add_number(StrBuf *b, const char *key, double value)
+{
+    str_add_format(b, ", \"%s\": ", key);
+    str_add_number(b, value, 0);
+}
+
+void sweep_record_json(const SweepRecord *rec, StrBuf *b)
+{
+    str_add_char(b, '{');
+    add_text(b, "version", rec->version);
+    add_text(b, "commit", rec->commit);
+    add_text(b, "backend", rec->backend);
+    add_text(b, "dtype", rec->dtype);
+    add_text(b, "model", rec->model);
+    add_text(b, "variant", rec->variant);
+    add_text(b, "model_hash", rec->model_hash);
+    add_int(b, "index", rec->index);
+    add_text(b, "prompt", rec->prompt);
+    add_text(b, "negative", rec->negative);
+    add_int(b, "seed", rec->seed);
+    add_text(b, "seed_compat", rec->seed_compat);
+    add_int(b, "width", rec->width);
+    add_int(b, "height", rec->height);
+    add_int(b, "steps", rec->steps);
+    add_text(b, "sampler", rec->sampler);
+    add_text(b, "spacing", rec->spacing);
+    add_text(b, "sampler_used", rec->sampler_used);
+    add_text(b, "spacing_used", rec->spacing_used);
+    add_number(b, "eta", rec->eta);
+    add_number(b, "guidance", rec->guidance);
+    add_number(b, "guidance_rescale", rec->guidance_rescale);
+    add_int(b, "clip_skip", rec->clip_skip);
+    str_add(b, ", \"lora\": [");
+    for (int i = 0; i < rec->nlora; i++) {
+        str_add(b, i ? ", {" : "{");
+        add_text(b, "name", rec->lora[i].name);
+        add_text(b, "path", rec->lora[i].path);
+        add_number(b, "scale", rec->lora[i].scale);
+        add_text(b, "hash", rec->lora[i].hash);
+        str_add_char(b, '}');
+    }
+    str_add_char(b, ']');
+    add_text(b, "pixels_sha256", rec->pixels_sha256);
+    str_add_char(b, '}');
+}
+
+static int fill_infotext(Infotext *t, const SweepRecord *rec)
+{
+    SamplerConf conf;
+    sampler_conf_default(&conf);
+    TRY(infotext_set_prompt(t, rec->prompt, rec->negative));
+    TRY(infotext_addf(t, "Steps", "%d", rec->steps));
+    TRY(sampler_conf_set_kind(&conf, rec->sampler_used));
+    TRY(infotext_add(t, "Sampler", sampler_kind_a1111_name(conf.kind)));
+    TRY(infotext_add(t, "Schedule type", rec->spacing_used));
+    TRY(infotext_addf(t, "CFG scale", "%g", rec->guidance));
+    TRY(infotext_addf(t, "Seed", "%lld", (long long)rec->seed));
+    TRY(infotext_addf(t, "Size", "%dx%d", rec->width, rec->height));
+    TRY(infotext_addf(t, "Model hash", "%.10s", rec->model_hash));
+    TRY(infotext_add(t, "Model", io_path_name(rec->model)));
+    if (rec->clip_skip > 1)
+        TRY(infotext_addf(t, "Clip skip", "%d", rec->clip_skip));
+    if (strcmp(rec->seed_compat, "a1111-gpu") != 0)
+        TRY(infotext_add(t, "RNG", strcmp(rec->seed_compat, "diffusers-cpu") == 0 ? "CPU" : "Atelier"));
+    if (rec->nlora) {
+        StrBuf b;
+        str_init(&b);
+        for (int i = 0; i < rec->nlora; i++)
+            str_add_format(&b, "%s%s: %.12s", i ? ", " : "", rec->lora[i].name, rec->lora[i].hash);
+        int rc = str_status(&b);
+        if (rc >= 0)
+            rc = infotext_add(t, "Lora hashes", b.data);
+        str_deinit(&b);
+        TRY(rc);
+    }
+    return infotext_addf(t, "Version", "atelier %s", rec->version);
+}
+
+/* A1111 reads adapters from tags in the prompt; they are added there and nowhere else. */
+int sweep_record_infotext(const SweepRecord *rec, char **text)
+{
+    Infotext t;
+    StrBuf b;
+    SweepRecord tagged = *rec;
+    infotext_init(&t);
+    str_init(&b);
+    str_add(&b, rec->prompt);
+    for (int i = 0; i < rec->nlora; i++)
+        str_add_format(&b, " <lora:%s:%g>", rec->lora[i].name, rec->lora[i].scale);
+    int rc = str_status(&b);
+    if (rc >= 0) {
+        tagged.prompt = b.data;
+        rc = fill_infotext(&t, &tagged);
+    }
+    if (rc >= 0)
+        rc = infotext_build(text, &t);
+    str_deinit(&b);
+    infotext_deinit(&t);
+    return rc;
+}
+
+void sweep_record_lora(const SweepRecord *rec, StrBuf *text, StrBuf *hashes)
+{
+    for (int i = 0; i < rec->nlora; i++) {
+        str_add_format(text, "%s%s:%g", i ? " " : "", rec->lora[i].name, rec->lora[i].scale);
+        str_add_format(hashes, "%s%s", i ? " " : "", rec->lora[i].hash);
+    }
+}
+
+static int get_text(json_t *o, const char *key, const char *name, const char **out)
+{
+    *out = json_string_value(json_object_get(o, key));
+    return *out ? 0 : err_set(ERR_NOTFOUND, "%s: record without text '%s'", name, key);
+}
+
+static int get_int(json_t *o, const char *key, const char *name, int64_t lo, int64_t hi, int64_t *out)
+{
+    json_t *v = json_object_get(o, key);
+    if (!json_is_integer(v))
+        return err_set(ERR_NOTFOUND, "%s: record without integer '%s'", name, key);
+    *out = json_integer_value(v);
+    return *out >= lo && *out <= hi ? 0 : err_set(ERR_RANGE, "%s: record: '%s' is %lld", name, key, (long long)*out);
+}
+
+static int get_number(json_t *o, const char *key, const char *name, double *out)
+{
+    json_t *v = json_object_get(o, key);
+    if (!json_is_number(v))
+        return err_set(ERR_NOTFOUND, "%s: record without number '%s'", name, key);
+    *out = json_number_value(v);
+    return 0;
+}
+
+static int get_lora(SweepRecord *rec, json_t *list, const char *name)
+{
+    if (!json_is_array(list) || json_array_size(list) > RENDER_MAX_LORA)
+        return err_set(ERR_FORMAT, "%s: record: 'lora' is no list of at most %d", name, RENDER_MAX_LORA);
+    rec->nlora = (int)json_array_size(list);
+    for (int i = 0; i < rec->nlora; i++) {
+        json_t *o = json_array_get(list, (size_t)i);
+        TRY(get_text(o, "name", name, &rec->lora[i].name));
+        TRY(get_text(o, "path", name, &rec->lora[i].path));
+        TRY(get_text(o, "hash", name, &rec->lora[i].hash));
+        TRY(get_number(o, "scale", name, &rec->lora[i].scale));
+    }
+    return 0;
+}
+
+int sweep_record_parse(SweepRecord *rec, const char *json, const char *name)
+{
+    json_error_t e;
+    memset(rec, 0, sizeof *rec);
+    json_t *o = json_loads(json, JSON_REJECT_DUPLICATES, &e);
+    rec->owner = o;
+    if (!json_is_object(o))
+        return err_set(ERR_FORMAT, "%s: the record is no JSON object: %s", name, e.text);
+    const struct {
+        const char *key;
+        const char **to;
+    } texts[] = {{"version", &rec->version},         {"commit", &rec->commit},
+                 {"backend", &rec->backend},         {"dtype", &rec->dtype},
+                 {"model", &rec->model},             {"variant", &rec->variant},
+                 {"model_hash", &rec->model_hash},   {"prompt", &rec->prompt},
+                 {"negative", &rec->negative},       {"seed_compat", &rec->seed_compat},
+                 {"sampler", &rec->sampler},         {"spacing", &rec->spacing},
+                 {"sampler_used", &rec->sampler_used}, {"spacing_used", &rec->spacing_used},
+                 {"pixels_sha256", &rec->pixels_sha256}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        TRY(get_text(o, texts[i].key, name, texts[i].to));
+    int64_t w, h, steps, skip;
+    TRY(get_int(o, "index", name, 0, INT64_MAX, &rec->index));
+    TRY(get_int(o, "seed", name, 0, INT64_MAX, &rec->seed));
+    TRY(get_int(o, "width", name, 1, 16384, &w));
+    TRY(get_int(o, "height", name, 1, 16384, &h));
+    TRY(get_int(o, "steps", name, 1, 10000, &steps));
+    TRY(get_int(o, "clip_skip", name, 1, 64, &skip));
+    rec->width = (int)w;
+    rec->height = (int)h;
+    rec->steps = (int)steps;
+    rec->clip_skip = (int)skip;
+    TRY(get_number(o, "guidance", name, &rec->guidance));
+    TRY(get_number(o, "guidance_rescale", name, &rec->guidance_rescale));
+    TRY(get_number(o, "eta", name, &rec->eta));
+    return get_lora(rec, json_object_get(o, "lora"), name);
+}
+
+void sweep_record_deinit(SweepRecord *rec)
+{
+    json_decref(rec->owner);
+    memset(rec, 0, sizeof *rec);
+}
+
+int sweep_record_png(const char *path, const IoImage *img, const char *json)
+{
+    SweepRecord rec;
+    char *info = NULL, *copy = NULL;
+    int rc;
+    TRY_GOTO(sweep_record_parse(&rec, json, path));
+    TRY_GOTO(sweep_record_infotext(&rec, &info));
+    TRY_GOTO(str_copy(&copy, json));
+    char k1[] = "parameters", k2[] = "atelier";
+    const IoPngText text[2] = {{k1, info}, {k2, copy}};
+    rc = io_png_write(path, img, text, 2, 6);
+done:
+    sweep_record_deinit(&rec);
+    free(info);
+    free(copy);
+    return rc;
+}

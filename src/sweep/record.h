@@ -1,0 +1,42 @@
+/* What an image says about itself: all that is needed to render it again. Stored as one JSON object (PNG text "atelier", dataset
+ * meta/record of run.h5) and as A1111 "parameters" text. docs/formats.md lists the keys. */
+#ifndef SWEEP_RECORD_H
+#define SWEEP_RECORD_H
+
+#include "base/hash.h"
+#include "sweep/grid.h"
+
+typedef struct {
+    const char *version, *commit, *backend, *dtype;
+    const char *model, *variant, *model_hash;       /* variant "" when none was asked for */
+    const char *prompt, *negative, *seed_compat;
+    const char *sampler, *spacing;                  /* as asked for: "" is the model's own */
+    const char *sampler_used, *spacing_used;
+    const char *pixels_sha256;                      /* of H*W*3 bytes */
+    int64_t index, seed;
+    int width, height, steps, clip_skip;
+    double guidance, guidance_rescale, eta;
+    int nlora;
+    struct {
+        const char *name, *path, *hash;
+        double scale;
+    } lora[RENDER_MAX_LORA];
+    void *owner; /* of the texts after sweep_record_parse */
+} SweepRecord;
+
+/* Borrows from item, conf, setup and render (adapters' and model's hashes: computed here when first needed). */
+int sweep_record_make(SweepRecord *rec, Render *r, const SweepConf *c, const SweepItem *it, const RenderSetup *s,
+                      const char pixels_sha256[HASH_HEX_SIZE]);
+void sweep_record_json(const SweepRecord *rec, StrBuf *out);
+/* *text: free(). */
+int sweep_record_infotext(const SweepRecord *rec, char **text);
+/* `name` is for messages. ERR_FORMAT, ERR_NOTFOUND with the key. sweep_record_deinit in every case. */
+int sweep_record_parse(SweepRecord *rec, const char *json, const char *name);
+void sweep_record_deinit(SweepRecord *rec);
+/* "name:0.8 other:1" and the hashes in the same order; "" without adapters. */
+void sweep_record_lora(const SweepRecord *rec, StrBuf *text, StrBuf *hashes);
+/* A PNG with both texts. Atomic. */
+int sweep_record_png(const char *path, const IoImage *img, const char *json);
+int sweep_pixels_hash(char hex[HASH_HEX_SIZE], const IoImage *img);
+
+#endif
