@@ -1,0 +1,40 @@
+/* Shapes and workspace of attention, shared by attention.c and the vector code. */
+#ifndef CPU_ATTENTION_H
+#define CPU_ATTENTION_H
+
+#include "cpu/kernel.h"
+
+enum { ATTENTION_QUERIES = 64, ATTENTION_KEYS = 64, ATTENTION_PAD = 16 };
+
+/* q [items, lq, heads * width], k and v [items, lk, heads * width]. */
+typedef struct {
+    int64_t items, heads, width, lq, lk;
+    int64_t channels;  /* heads * width */
+    int64_t blocks;    /* of ATTENTION_QUERIES queries */
+    int64_t padded;    /* width in whole vectors of any instruction set */
+} AttentionShape;
+
+static inline AttentionShape attention_shape(const Shape *q, const Shape *k, int32_t heads)
+{
+    AttentionShape s = {q->dim[0], heads, q->dim[2] / heads, q->dim[1], k->dim[1], q->dim[2], 0, 0};
+    s.blocks = cpu_ceil_div(s.lq, ATTENTION_QUERIES);
+    s.padded = cpu_ceil_div(s.width, ATTENTION_PAD) * ATTENTION_PAD;
+    return s;
+}
+
+/* Floats per thread: transposed queries and output, scores, float keys and values (for bf16), maxima and sums. */
+static inline int64_t attention_floats(const AttentionShape *s)
+{
+    return 2 * s->width * ATTENTION_QUERIES + ATTENTION_KEYS * ATTENTION_QUERIES + 2 * ATTENTION_KEYS * s->padded +
+           4 * ATTENTION_QUERIES;
+}
+
+/* Backward: q, do, dq transposed; q and do by rows; scores twice; float keys and values; dk and dv of all keys. */
+static inline int64_t attention_bwd_floats(const AttentionShape *s)
+{
+    return 3 * s->width * ATTENTION_QUERIES + 2 * ATTENTION_QUERIES * s->padded +
+           2 * ATTENTION_KEYS * ATTENTION_QUERIES + 2 * ATTENTION_KEYS * s->padded + 4 * ATTENTION_QUERIES +
+           2 * s->lk * s->padded;
+}
+
+#endif
