@@ -36,6 +36,9 @@ typedef struct {
 int io_dir_list(IoNames *out, const char *path, const char *suffix);
 void io_names_deinit(IoNames *n);
 
+/* Removes temporary files that a killed run left behind. Only with the folder's lock held. */
+int io_dir_remove_temps(const char *dir);
+
 /* "a/b", or b alone when it is absolute or a is empty. *out is the caller's. */
 int io_path_join(char **out, const char *a, const char *b);
 /* Folder part, "." when there is none, "/" for the root. *out is the caller's. */
