@@ -85,7 +85,8 @@ int graph_emit(Graph *g, OpKind kind, const OpAttr *attr, const OpRef *in, int n
     node->nin = nin;
     node->nout = n;
     node->segment = g->segment;
-    memcpy(node->in, in, (size_t)nin * sizeof *in);
+    if (nin > 0) /* in may be NULL otherwise */
+        memcpy(node->in, in, (size_t)nin * sizeof *in);
     for (int i = 0; i < n; i++) {
         OpRef t = add_tensor(g, &mout[i], TENSOR_ACT, NULL);
         if (t < 0)

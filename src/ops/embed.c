@@ -20,7 +20,7 @@ static int embed_grad(OpBuild *b, const OpGrad *g)
     if (!g->need[1] || g->dout[0] == OP_NONE)
         return 0;
     OpAttr a = {.meta = *b->meta(b, g->in[1])};
-    a.meta.dtype = rule_grad_dtype(b, g->in[1]);
+    a.meta.dtype = dtype_param(a.meta.dtype);
     return RULE_EMIT(b, OP_EMBED_BWD, &a, &g->din[1], 1, g->dout[0], g->in[0]);
 }
 
@@ -33,7 +33,7 @@ static int embed_bwd_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, 
     TRY(rule_ndim(k, "ids", &in[1], 2, 2));
     TRY(rule_attr_shape(k, a));
     TRY(rule_ndim(k, "result", &a->meta, 2, 2));
-    TRY(rule_wgrad_dtype(k, a, in[0].dtype));
+    TRY(rule_dtype(k, "result", &a->meta, dtype_param(in[0].dtype)));
     Meta dy = RULE_META(in[0].dtype, in[1].shape.dim[0], in[1].shape.dim[1], a->meta.shape.dim[1]);
     TRY(rule_equal(k, "dy", &in[0], &dy));
     out[0] = rule_result(a->meta.dtype, a);

@@ -258,7 +258,7 @@ OpRef op_kl(OpBuild *b, OpRef moments, OpRef weight);
  * ACT_BWD        dy, x                                                 -> dx
  * GEGLU_BWD      dy[...,F], x[...,2F]                                  -> dx[...,2F]
  * SLICE_BWD      dy; attr begin, meta.shape = x's                      -> dx
- * EMBED_BWD      dy[N,L,C], ids; attr.meta.shape = table's             -> dtable: P or T: meta.dtype (rows summed in index order)
+ * EMBED_BWD      dy[N,L,C], ids; attr.meta.shape = table's             -> dtable: P (rows summed in index order)
  * GATHER_ROW_BWD dy[N,C], idx; attr.meta.shape = x's                   -> dx
  * MSE_BWD, L1_BWD dl[N], x, y, weight                                  -> dx  (dy is SCALE(dx,-1))
  * XENT_BWD       dl[R], x, target                                      -> dx
