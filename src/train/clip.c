@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,9 +74,30 @@ static int build_graph(TrainTask *t, Clip *c)
     return rc;
 }
 
+/* nn_params_save has removed the root "clip.text_model"; a CLIPTextModel file has "text_model." in front. */
+static int text_name(const char *name, int k, char *buf, size_t size)
+{
+    if (k)
+        return 0;
+    snprintf(buf, size, "text_model.%s", name);
+    return 1;
+}
+
+/* The pair, and the text encoder once more on its own, as a diffusers pipeline wants it. */
 static int save(TrainTask *t, const TrainState *s, const float *values)
 {
-    return train_task_save_part(t, s, values, "clip", "clip", "model.safetensors");
+    static const Dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    const IoMeta meta = {"format", "pt"};
+    char *path;
+    TRY(train_task_save_part(t, s, values, "clip", "clip", "model.safetensors"));
+    TRY(str_format(&path, "%s/text_encoder", t->conf->output));
+    int rc = io_dir_make(path);
+    free(path);
+    TRY(rc);
+    TRY(str_format(&path, "%s/text_encoder/model.safetensors", t->conf->output));
+    rc = nn_params_save(t->params, "clip.text_model", path, dtypes[t->conf->save_dtype], text_name, &meta, 1);
+    free(path);
+    return rc;
 }
 
 static int open_config(const TrainConf *conf, Clip *c)

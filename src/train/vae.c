@@ -1,14 +1,19 @@
+#include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/rng.h"
 #include "io/file.h"
 #include "models/vae.h"
 #include "train/task.h"
 
+enum { SCALING_IMAGES = 512 };
+
 /* Reconstruction: squared plus absolute error of decode(sample(encode(image))), plus the KL divergence. */
 typedef struct {
     VaeConfig vae;
-    OpRef image, noise, one, kl;
+    OpRef image, noise, one, kl, moments;
     float *buf_image, *buf_noise;
     int64_t pixels, latents; /* per item */
 } Vae;
@@ -64,14 +69,67 @@ static int build_graph(TrainTask *t, Vae *v)
     OpRef loss = op_add(b, op_mse(b, y, v->image, v->one), op_kl(b, moments, v->kl));
     if (c->loss.l1 > 0)
         loss = op_add(b, loss, op_scale(b, op_l1(b, y, v->image, v->one), c->loss.l1, OP_NONE));
+    v->moments = moments;
+    graph_output(t->g, moments, "moments");
     int rc = train_task_differentiate(t, &nn, loss);
     nn_deinit(&nn);
     return rc;
 }
 
+/* 1 / standard deviation of the latents of the first images: the factor that gives latents of unit variance. */
+static int measure_scaling(TrainTask *t, double *scaling)
+{
+    Vae *v = t->impl;
+    int n = t->conf->micro_batch, c = v->vae.latent_channels;
+    int64_t count = n * v->latents * 2;
+    double sum = 0, square = 0, total = 0;
+    float *moments = malloc((size_t)count * sizeof *moments);
+    int rc = moments ? nn_params_bind(t->params, t->g, t->ex) : err_set(ERR_NOMEM, "training: out of memory");
+    for (int64_t at = 0; rc >= 0 && at < SCALING_IMAGES && at + n <= train_dataset_epoch(t->data); at += n) {
+        TRY_GOTO(fill(t, at));
+        TRY_GOTO(exec_run(t->ex));
+        TRY_GOTO(exec_read_f32(t->ex, v->moments, moments, count));
+        for (int64_t i = 0; i < count; i++) {
+            if (i / c % 2) /* a log-variance */
+                continue;
+            sum += (double)moments[i];
+            square += (double)moments[i] * (double)moments[i];
+            total++;
+        }
+    }
+    double var = total > 0 ? square / total - sum / total * (sum / total) : 1;
+    *scaling = var > 0 ? 1 / sqrt(var) : 1;
+done:
+    free(moments);
+    return rc;
+}
+
+static int write_scaling(const TrainConf *c, double scaling)
+{
+    char *path, *text;
+    json_error_t e;
+    TRY(str_format(&path, "%s/vae/config.json", c->output));
+    json_t *config = json_load_file(path, 0, &e);
+    int rc = config ? 0 : err_set(ERR_FORMAT, "%s: %s", path, e.text);
+    if (rc >= 0) {
+        json_object_set_new(config, "scaling_factor", json_real(round(scaling * 1e5) * 1e-5));
+        text = json_dumps(config, JSON_INDENT(2) | JSON_REAL_PRECISION(8));
+        rc = text ? io_file_write(path, text, strlen(text)) : err_set(ERR_NOMEM, "training: out of memory");
+        free(text);
+    }
+    json_decref(config);
+    free(path);
+    return rc;
+}
+
 static int save(TrainTask *t, const TrainState *s, const float *values)
 {
-    return train_task_save_part(t, s, values, "vae", "vae", "diffusion_pytorch_model.safetensors");
+    double scaling;
+    TRY(train_task_save_part(t, s, values, "vae", "vae", "diffusion_pytorch_model.safetensors"));
+    if (!t->conf->init_random)
+        return 0;
+    TRY(measure_scaling(t, &scaling)); /* a new VAE has latents of its own scale */
+    return write_scaling(t->conf, scaling);
 }
 
 static int open_config(const TrainConf *c, VaeConfig *vae)
