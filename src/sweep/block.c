@@ -143,7 +143,7 @@ int sweep_block_from_rows(SweepBlock *b, const SweepRow *rows, int n, int with_l
     return 0;
 }
 
-static int read_columns(SweepBlock *b, IoH5 *f)
+int sweep_block_read_columns(SweepBlock *b, IoH5 *f)
 {
     for (int c = 0; c < SWEEP_COLS; c++) {
         const SweepColumn *col = &SWEEP_COLUMN[c];
@@ -174,7 +174,7 @@ int sweep_block_read(SweepBlock *b, IoH5 *f, int pixels)
     b->n = info.dim[0];
     b->height = (int)info.dim[1];
     b->width = (int)info.dim[2];
-    TRY(read_columns(b, f));
+    TRY(sweep_block_read_columns(b, f));
     int with_latents = io_h5_exists(f, "latents");
     if (with_latents) {
         TRY(io_h5_info(f, "latents", &info));

@@ -61,6 +61,8 @@ typedef struct {
 int sweep_block_from_rows(SweepBlock *b, const SweepRow *rows, int n, int with_latents);
 /* Whole part file; `pixels` 0: columns only. */
 int sweep_block_read(SweepBlock *b, IoH5 *f, int pixels);
+/* The columns alone; b->n is set. ERR_SHAPE when one has another length. */
+int sweep_block_read_columns(SweepBlock *b, IoH5 *f);
 void sweep_block_deinit(SweepBlock *b);
 static inline int64_t sweep_block_i64(const SweepBlock *b, SweepCol c, int64_t i)
 {

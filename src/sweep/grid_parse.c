@@ -7,6 +7,7 @@
 #include "sweep/grid.h"
 
 enum { MAX_VALUES = 1000000 };
+#define NAME_CHARS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 
 static int is_none(const ConfNode *n)
 {
@@ -289,6 +290,8 @@ static int read_axis(SweepAxis *a, const char *name, const ConfNode *n)
     char what[128];
     int field = field_of(name);
     snprintf(what, sizeof what, "axes.%s", name);
+    if (!*name || strlen(name) > 60 || strspn(name, NAME_CHARS) != strlen(name))
+        return conf_node_error(n, ERR_FORMAT, "axes", "'%s': a name is up to 60 letters, digits, '_' and '-'", name);
     TRY(str_copy(&a->name, name));
     if (n->kind == CONF_NODE_LIST)
         return read_list(a, field, n, what);

@@ -242,22 +242,7 @@ static int read_meta(SweepRunFile *r)
     if (info.ndim != 1 || info.dim[0] < 0 || info.dim[0] > SWEEP_MAX_ITEMS)
         return err_set(ERR_SHAPE, "%s: 'meta/index' is no column", io_h5_path(r->f));
     b->n = info.dim[0];
-    for (int c = 0; c < SWEEP_COLS; c++) {
-        const SweepColumn *col = &SWEEP_COLUMN[c];
-        int64_t n = b->n;
-        if (col->text) {
-            char **texts;
-            TRY(io_h5_read_strings(r->f, col->name, &texts, &n));
-            b->col[c] = texts;
-        } else {
-            if (!(b->col[c] = calloc((size_t)n + 1, dtype_size(col->dtype))))
-                return err_set(ERR_NOMEM, "out of memory");
-            TRY(io_h5_read(r->f, col->name, col->dtype, b->col[c], n));
-        }
-        if (n != b->n)
-            return err_set(ERR_SHAPE, "%s: %s has %lld rows, expected %lld", io_h5_path(r->f), col->name, (long long)n, (long long)b->n);
-    }
-    return 0;
+    return sweep_block_read_columns(b, r->f);
 }
 
 int sweep_runfile_open(SweepRunFile *r, const char *path)
