@@ -1,7 +1,7 @@
 # Atelier. `make` builds ./atelier; `make demo` runs the main job; `make check` runs all tests. `make help` lists the rest.
 BUILD   ?= build/release
 CC      := gcc
-PKGS    := dnnl hdf5-serial libpng libjpeg yaml-0.1 jansson libcrypto libpcre2-8 libutf8proc
+PKGS    := dnnl hdf5-serial libpng zlib libjpeg yaml-0.1 jansson libcrypto libpcre2-8 libutf8proc
 MPI_CFLAGS := $(shell mpicc --showme:compile 2>/dev/null)
 MPI_LIBS   := $(shell mpicc --showme:link 2>/dev/null)
 PKGS_OTHER := $(filter-out dnnl,$(PKGS))
@@ -36,14 +36,14 @@ ISA_base   := -DCPU_ISA=base -DCPU_ISA_LEVEL=0
 ISA_avx2   := -DCPU_ISA=avx2 -DCPU_ISA_LEVEL=1 -march=haswell
 ISA_avx512 := -DCPU_ISA=avx512 -DCPU_ISA_LEVEL=2 -march=skylake-avx512 -mprefer-vector-width=512
 
-.PHONY: all clean help check check-unit demo install-deps
+.PHONY: all clean help check check-unit check-mpi check-cli check-fuzz check-peers asan ubsan lint format bench demo install-deps base
 all: atelier
 
 help:
-	@sed -n 's/^\([a-z0-9-]*\):.*## /  \1: /p' Makefile
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 atelier: $(BUILD)/atelier
-	cp $< $@
+	@cp $< $@
 
 $(BUILD)/atelier: $(CLIOBJ) $(BUILD)/libatelier.a
 	$(SAY) LD $@
@@ -76,6 +76,63 @@ $(BUILD)/benchmarks/%: benchmarks/%.c $(BUILD)/libatelier.a
 	@mkdir -p $(@D)
 	$(SAY) CC $<
 	$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) -MMD -MP $(LDFLAGS) $< $(BUILD)/libatelier.a $(LDLIBS) -o $@
+
+# ---- tests -------------------------------------------------------------------------------------------------------------
+MPI_TESTS  := $(filter $(BUILD)/tests/mpi/%,$(TESTBIN))
+UNIT_TESTS := $(filter-out $(MPI_TESTS),$(TESTBIN))
+CLI_TESTS  := $(sort $(wildcard tests/*/test_*.sh))
+FUZZSRC    := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZBIN    := $(FUZZSRC:%.c=build/asan/%)
+FUZZ_SECONDS ?= 3
+
+check: atelier ## build and run all tests; the last line counts them
+	@rm -f build/tally; mkdir -p build
+	@export TEST_TALLY=$(CURDIR)/build/tally; rc=0; \
+	for t in check-unit check-mpi check-cli check-fuzz lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
+	awk '{p += $$1; f += $$2; s += $$3} END {printf "%d passed, %d failed%s\n", p, f, s ? ", " s " skipped" : ""}' build/tally; exit $$rc
+
+check-unit: $(UNIT_TESTS) ## tests of one process
+	@tests/run.sh $(UNIT_TESTS)
+
+check-mpi: $(MPI_TESTS) ## collective tests on 1, 2 and 4 ranks
+	@tests/run.sh -n 1 -n 2 -n 4 $(MPI_TESTS)
+
+check-cli: atelier ## whole runs of ./atelier: training, sweeps, resume, bad input
+	@tests/run.sh $(CLI_TESTS)
+
+check-fuzz: ## each parser on mutated input under ASan and UBSan, FUZZ_SECONDS each
+	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" fuzz-programs
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run.sh tests/fuzz/run_fuzz.sh
+
+check-peers: atelier ## round trips with diffusers, transformers, peft (needs Python with them; PEER_PYTHON=...)
+	@tests/peers/run.sh
+
+ASAN := -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+asan: ## unit tests under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" check-unit
+ubsan: asan
+
+.PHONY: fuzz-programs
+fuzz-programs: $(FUZZBIN)
+build/asan/tests/fuzz/%: tests/fuzz/%.c tests/fuzz/standalone.c $(BUILD)/libatelier.a
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(CFLAGS) -Wno-conversion $(SYS_CFLAGS) -MMD -MP $(LDFLAGS) $< tests/fuzz/standalone.c $(BUILD)/libatelier.a $(LDLIBS) -o $@
+
+lint: ## rules of the source tree: layers, sizes, names
+	@python3 tests/lint.py
+
+format: ## clang-format over all C sources
+	clang-format -i $(shell git ls-files '*.c' '*.h')
+
+bench: $(BENCHBIN) atelier ## speed and memory against diffusers where present
+	@benchmarks/run.sh
+
+# ---- the main job ------------------------------------------------------------------------------------------------------
+APT := gcc g++ make pkg-config libdnnl-dev libopenmpi-dev openmpi-bin libhdf5-dev libpng-dev libjpeg62-turbo-dev libyaml-dev \
+       libjansson-dev libssl-dev libpcre2-dev libutf8proc-dev libcmocka-dev python3 hdf5-tools
+install-deps: ## Debian packages that are missing (apt)
+	@tests/deps.sh $(APT)
 
 clean:
 	rm -rf build atelier
