@@ -1,0 +1,224 @@
+#include "models/fixture.h"
+
+typedef struct {
+    Fix f;
+    UnetConfig c;
+    IoSafetensors *weights, *ref;
+    OpRef x, t, ctx, out;
+} UnetTest;
+
+static void unet_open(UnetTest *u, const char *model, const char *ref, Dtype dtype, int taps)
+{
+    char path[256];
+    memset(u, 0, sizeof *u);
+    snprintf(path, sizeof path, "tests/vectors/%s-tiny/unet/config.json", model);
+    read_unet_config(&u->c, path);
+    snprintf(path, sizeof path, "tests/vectors/unet/%s.safetensors", ref);
+    OK(io_safetensors_open(&u->ref, path));
+    fix_open(&u->f, dtype);
+    if (taps) {
+        u->f.nn.tap = fix_tap;
+        u->f.nn.tap_user = &u->f;
+    }
+    Ref x = ref_get(u->ref, "sample", 1), ctx = ref_get(u->ref, "encoder_hidden_states", 0), t = ref_get(u->ref, "timestep", 0);
+    u->x = graph_input(u->f.g, "x", DTYPE_F32, x.shape);
+    u->t = graph_input(u->f.g, "t", DTYPE_F32, t.shape);
+    u->ctx = graph_input(u->f.g, "ctx", DTYPE_F32, ctx.shape);
+    size_t mark = nn_push(&u->f.nn, "unet");
+    u->out = unet_forward(&u->f.nn, &u->c, u->x, u->t, u->ctx);
+    nn_pop(&u->f.nn, mark);
+    OK(graph_status(u->f.g));
+    fix_keep(&u->f, u->out);
+    for (int i = 0; i < u->f.ntap; i++)
+        fix_keep(&u->f, u->f.tap[i].t);
+    snprintf(path, sizeof path, "tests/vectors/%s-tiny/unet", model);
+    u->weights = fix_load(&u->f, "unet", path, NULL);
+    fix_plan(&u->f);
+    fix_write(&u->f, u->x, &x);
+    fix_write(&u->f, u->t, &t);
+    fix_write(&u->f, u->ctx, &ctx);
+    OK(exec_run(u->f.ex));
+    free(x.v);
+    free(ctx.v);
+    free(t.v);
+}
+
+static void unet_close(UnetTest *u)
+{
+    fix_close(&u->f);
+    io_safetensors_close(u->weights);
+    io_safetensors_close(u->ref);
+}
+
+/* Every tap of the reference file, then the output. */
+static void check_taps(const char *model)
+{
+    UnetTest u;
+    int seen = 0;
+    unet_open(&u, model, model, DTYPE_F32, 1);
+    for (int i = 0; i < io_safetensors_count(u.ref); i++) {
+        const char *name = io_safetensors_name(u.ref, i);
+        if (strncmp(name, "tap.", 4))
+            continue;
+        int at = -1;
+        for (int k = 0; k < u.f.ntap; k++)
+            if (!strcmp(u.f.tap[k].path + 5, name + 4))
+                at = k;
+        if (at < 0) {
+            print_error("no tap for %s\n", name);
+            fail();
+        }
+        check_error(name, fix_error(&u.f, u.f.tap[at].t, u.ref, name), REL_F32);
+        seen++;
+    }
+    assert_true(seen >= 20);
+    check_error("output", fix_error(&u.f, u.out, u.ref, "output"), REL_F32);
+    unet_close(&u);
+}
+
+static void check_plain(const char *model, const char *ref)
+{
+    UnetTest u;
+    unet_open(&u, model, ref, DTYPE_F32, 0);
+    check_error(ref, fix_error(&u.f, u.out, u.ref, "output"), REL_F32);
+    unet_close(&u);
+}
+
+static void test_models_unet__sd15_taps(void **state)
+{
+    (void)state;
+    check_taps("sd15");
+}
+
+static void test_models_unet__sd21_taps(void **state)
+{
+    (void)state;
+    check_taps("sd21");
+}
+
+static void test_models_unet__output_without_taps(void **state)
+{
+    (void)state;
+    check_plain("sd15", "sd15");
+    check_plain("sd21", "sd21");
+}
+
+static void test_models_unet__odd_sizes(void **state)
+{
+    (void)state;
+    check_plain("sd15", "sd15_odd");
+    check_plain("sd21", "sd21_odd");
+}
+
+static void test_models_unet__bf16(void **state)
+{
+    (void)state;
+    UnetTest u;
+    unet_open(&u, "sd15", "sd15", DTYPE_BF16, 0);
+    Ref r = ref_get(u.ref, "output", 1);
+    float *v = fix_read(&u.f, u.out, r.count);
+    check_error("bf16 output (rms)", rms_error(v, r.v, r.count), 2e-2);
+    free(v);
+    free(r.v);
+    unet_close(&u);
+}
+
+/* The weights of the file are used in place: all are fp32 and aligned. */
+static void test_models_unet__weights_are_mapped(void **state)
+{
+    (void)state;
+    UnetTest u;
+    unet_open(&u, "sd15", "sd15", DTYPE_F32, 0);
+    assert_int_equal(nn_params_owned_bytes(u.f.ps), 0);
+    assert_int_equal(nn_params_count(u.f.ps), io_safetensors_count(u.weights));
+    unet_close(&u);
+}
+
+static void test_models_unet__wrong_inputs(void **state)
+{
+    (void)state;
+    UnetConfig c;
+    Fix f;
+    read_unet_config(&c, "tests/vectors/sd15-tiny/unet/config.json");
+    fix_open(&f, DTYPE_F32);
+    OpRef x = graph_input(f.g, "x", DTYPE_F32, SHAPE(1, 8, 8, 3)), t = graph_input(f.g, "t", DTYPE_F32, SHAPE(1));
+    OpRef ctx = graph_input(f.g, "ctx", DTYPE_F32, SHAPE(1, 77, 32));
+    assert_int_equal(unet_forward(&f.nn, &c, x, t, ctx), OP_NONE);
+    FAILS(graph_status(f.g), ERR_SHAPE, "unet: sample is [1,8,8,3], expected [N,H,W,4]");
+    fix_close(&f);
+}
+
+/* center_input_sample: 2x - 1 before the first convolution. */
+static void test_models_unet__center_input(void **state)
+{
+    (void)state;
+    UnetConfig c;
+    float out[2][4 * 4 * 4];
+    read_unet_config(&c, "tests/vectors/sd15-tiny/unet/config.json");
+    for (int k = 0; k < 2; k++) {
+        Fix f;
+        fix_open(&f, DTYPE_F32);
+        c.center_input = k;
+        OpRef x = graph_input(f.g, "x", DTYPE_F32, SHAPE(1, 4, 4, 4)), t = graph_input(f.g, "t", DTYPE_F32, SHAPE(1));
+        OpRef ctx = graph_input(f.g, "ctx", DTYPE_F32, SHAPE(1, 3, 32));
+        size_t mark = nn_push(&f.nn, "unet");
+        OpRef y = unet_forward(&f.nn, &c, x, t, ctx);
+        nn_pop(&f.nn, mark);
+        fix_keep(&f, y);
+        IoSafetensors *s = fix_load(&f, "unet", "tests/vectors/sd15-tiny/unet", NULL);
+        fix_plan(&f);
+        float v[64], time = 10, context[96] = {0};
+        for (int i = 0; i < 64; i++)
+            v[i] = k ? (sinf((float)i) + 1) / 2 : sinf((float)i);
+        OK(exec_write_f32(f.ex, x, v, 64));
+        OK(exec_write_f32(f.ex, t, &time, 1));
+        OK(exec_write_f32(f.ex, ctx, context, 96));
+        OK(exec_run(f.ex));
+        OK(exec_read_f32(f.ex, y, out[k], 64));
+        fix_close(&f);
+        io_safetensors_close(s);
+    }
+    check_error("centred", max_error(out[1], out[0], 64), 1e-5);
+}
+
+static void config_fails(const char *key, const char *value, int code, const char *part)
+{
+    char text[2048];
+    ModelJson *j;
+    UnetConfig c;
+    snprintf(text, sizeof text,
+             "{\"block_out_channels\": [32, 64], \"norm_num_groups\": 8, \"down_block_types\": [\"CrossAttnDownBlock2D\", "
+             "\"DownBlock2D\"], \"up_block_types\": [\"UpBlock2D\", \"CrossAttnUpBlock2D\"], \"%s\": %s}", key, value);
+    OK(model_json_parse(&j, text, strlen(text), "config.json"));
+    FAILS(unet_config(&c, j), code, part);
+    model_json_close(j);
+}
+
+static void test_models_unet__config_errors(void **state)
+{
+    (void)state;
+    config_fails("addition_embed_type", "\"text_time\"", ERR_UNSUPPORTED, "config.json: key 'addition_embed_type' is \"text_time\"");
+    config_fails("mid_block_type", "\"UNetMidBlock2DSimpleCrossAttn\"", ERR_UNSUPPORTED, "mid_block_type");
+    config_fails("attention_head_dim", "[8]", ERR_SHAPE, "key 'attention_head_dim' has 1 entries, expected 2");
+    config_fails("attention_head_dim", "7", ERR_SHAPE, "7 heads, which do not divide the 32 channels");
+    config_fails("layers_per_block", "0", ERR_RANGE, "key 'layers_per_block' is 0, expected 1..64");
+    config_fails("layers_per_block", "\"two\"", ERR_FORMAT, "key 'layers_per_block' is \"two\", expected an integer");
+    config_fails("act_fn", "\"mish\"", ERR_UNSUPPORTED, "act_fn");
+    config_fails("use_linear_projection", "1", ERR_FORMAT, "expected true or false");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_models_unet__sd15_taps),
+        cmocka_unit_test(test_models_unet__sd21_taps),
+        cmocka_unit_test(test_models_unet__output_without_taps),
+        cmocka_unit_test(test_models_unet__odd_sizes),
+        cmocka_unit_test(test_models_unet__bf16),
+        cmocka_unit_test(test_models_unet__weights_are_mapped),
+        cmocka_unit_test(test_models_unet__wrong_inputs),
+        cmocka_unit_test(test_models_unet__center_input),
+        cmocka_unit_test(test_models_unet__config_errors),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
