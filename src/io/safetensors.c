@@ -112,6 +112,7 @@ static int open_single(IoSafetensors *s)
 int io_safetensors_open_memory(IoSafetensors **out, const void *data, size_t size, const char *name)
 {
     IoSafetensors *s;
+    *out = NULL;
     TRY(create(&s, name));
     int rc = io_header_parse(&s->all, &s->arena, data, size, s->path);
     if (rc < 0)
