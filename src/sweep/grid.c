@@ -231,7 +231,7 @@ void sweep_grid_label(const SweepGrid *g, int axis, int64_t place, StrBuf *out)
 
 int sweep_item_setup(const SweepItem *it, const SweepConf *c, const Render *r, RenderSetup *s)
 {
-    TRY(render_setup_default(r, s));
+    render_setup_default(r, s);
     if (it->width) {
         s->width = it->width;
         s->height = it->height;

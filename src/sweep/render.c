@@ -40,6 +40,9 @@ int render_open(Render **out, const RenderConf *conf)
                      pipeline_text(r->pipe)->hidden);
         goto done;
     }
+    sampler_conf_default(&r->sampler);
+    TRY_GOTO(sampler_conf_from_json(&r->sampler, pipeline_scheduler_path(r->pipe)));
+    r->sampler.steps = 20;
     TRY_GOTO(clip_bpe_open(&r->tok, pipeline_tokenizer_dir(r->pipe)));
     TRY_GOTO(cpu_backend_create(&r->be, conf->threads, CPU_ISA_AVX512));
     snprintf(r->backend, sizeof r->backend, "%s-%s", r->be->name, isa[((CpuState *)r->be->impl)->isa]);
@@ -83,16 +86,13 @@ const char *render_backend(const Render *r)
     return r->backend;
 }
 
-int render_setup_default(const Render *r, RenderSetup *s)
+void render_setup_default(const Render *r, RenderSetup *s)
 {
     memset(s, 0, sizeof *s);
-    sampler_conf_default(&s->sampler);
-    TRY(sampler_conf_from_json(&s->sampler, pipeline_scheduler_path(r->pipe)));
-    s->sampler.steps = 20;
+    s->sampler = r->sampler;
     s->width = s->height = pipeline_unet(r->pipe)->sample_size * vae_factor(pipeline_vae(r->pipe));
     s->clip_skip = 1;
     s->guided = 1;
-    return 0;
 }
 
 int render_setup_check(const Render *r, const RenderSetup *s)
@@ -427,6 +427,12 @@ done:
 }
 
 /* ---- records ---- */
+
+int render_lora_load(Render *r, const char *path)
+{
+    int id;
+    return render_adapter_find(r, path, &id);
+}
 
 int render_lora_hash(Render *r, const char *path, const char **hex)
 {

@@ -70,7 +70,7 @@ void render_close(Render *r);
 Pipeline *render_pipeline(Render *r);   /* borrowed */
 const char *render_backend(const Render *r); /* "cpu-avx512", for records; borrowed */
 /* The model's scheduler and native size, 20 steps, clip skip 1, guided, no adapters. */
-int render_setup_default(const Render *r, RenderSetup *s);
+void render_setup_default(const Render *r, RenderSetup *s);
 /* ERR_RANGE, ERR_UNSUPPORTED with the setting's name. */
 int render_setup_check(const Render *r, const RenderSetup *s);
 /* Floats of one item's latents, and its shape [C,h,w]. */
@@ -84,6 +84,8 @@ typedef int (*RenderTick)(void *ctx, int i, int n);
 int render_run(Render *r, const RenderSetup *s, const RenderItem *items, int n, RenderResult *results, RenderTick tick, void *ctx);
 void render_result_deinit(RenderResult *res);
 
+/* Loads an adapter and keeps it; also done on first use. ERR_* of lora_load. */
+int render_lora_load(Render *r, const char *path);
 /* SHA-256 of a LoRA file's bytes after its header (A1111's "addnet" hash, kohya's sshs_model_hash). Kept after the first call. */
 int render_lora_hash(Render *r, const char *path, const char **hex);
 /* SHA-256 in hex over the hashes of the three parts' weight files. Kept after the first call, which reads all weights. Borrowed. */

@@ -35,6 +35,7 @@ struct Render {
     char backend[32];
     RenderNet net[PIPELINE_PARTS];
     NnParams *params[PIPELINE_PARTS];
+    SamplerConf sampler;    /* the model's own */
     NnModules modules;      /* filled when the first adapter is loaded */
     RenderAdapter *adapter; /* the id of an adapter is its place here */
     int nadapter;

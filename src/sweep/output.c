@@ -1,0 +1,201 @@
+#include "sweep/output.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sweep/sheet.h"
+#include "sweep/sweep.h"
+
+int sweep_identity(const SweepConf *c, char hex[HASH_HEX_SIZE])
+{
+    char *text;
+    uint8_t sum[HASH_SIZE];
+    TRY(sweep_conf_identity(c, &text));
+    int rc = hash_bytes(sum, text, strlen(text));
+    if (rc >= 0)
+        hash_hex(hex, sum, HASH_SIZE);
+    free(text);
+    return rc;
+}
+
+int sweep_png_path(const char *output, int64_t index, char **path)
+{
+    return str_format(path, "%s/png/%06lld.png", output, (long long)index);
+}
+
+int sweep_output_png(const char *output, const IoImage *img, const SweepRecord *rec)
+{
+    char *path = NULL;
+    StrBuf json;
+    int rc;
+    str_init(&json);
+    sweep_record_json(rec, &json);
+    TRY_GOTO(str_status(&json));
+    TRY_GOTO(sweep_png_path(output, rec->index, &path));
+    rc = sweep_record_png(path, img, json.data);
+done:
+    str_deinit(&json);
+    free(path);
+    return rc;
+}
+
+/* First line in which two texts differ. */
+static void first_difference(const char *a, const char *b, char line_a[200], char line_b[200])
+{
+    while (*a && *b) {
+        size_t na = strcspn(a, "\n"), nb = strcspn(b, "\n");
+        if (na != nb || memcmp(a, b, na) != 0)
+            break;
+        a += na + (a[na] == '\n');
+        b += nb + (b[nb] == '\n');
+    }
+    snprintf(line_a, 200, "%.*s", (int)strcspn(a, "\n"), a);
+    snprintf(line_b, 200, "%.*s", (int)strcspn(b, "\n"), b);
+}
+
+static int compare_conf(const SweepConf *c, const char *path, const char *output)
+{
+    SweepConf old = {0};
+    char *a = NULL, *b = NULL, la[200], lb[200];
+    int rc;
+    TRY_GOTO(sweep_conf_read(&old, path, NULL, 0));
+    TRY_GOTO(sweep_conf_identity(&old, &a));
+    TRY_GOTO(sweep_conf_identity(c, &b));
+    if (strcmp(a, b) != 0) {
+        first_difference(a, b, la, lb);
+        rc = err_set(ERR_BUSY, "%s holds another sweep ('%s' there, '%s' here); choose another output folder or remove it", output, la, lb);
+    }
+done:
+    config_deinit(&sweep_conf_table, &old);
+    free(a);
+    free(b);
+    return rc;
+}
+
+/* sweep.yaml is written before any image, so a folder with images but without it is not ours. */
+static int keep_conf(const SweepConf *c)
+{
+    char *path = NULL;
+    StrBuf b;
+    int rc;
+    str_init(&b);
+    TRY_GOTO(io_path_join(&path, c->output, "sweep.yaml"));
+    if (io_file_exists(path))
+        TRY_GOTO(compare_conf(c, path, c->output));
+    TRY_GOTO(config_dump(&sweep_conf_table, c, &b));
+    TRY_GOTO(str_status(&b));
+    rc = io_file_write(path, b.data, b.len);
+done:
+    str_deinit(&b);
+    free(path);
+    return rc;
+}
+
+static int find_run(SweepOutput *o, const SweepConf *c, const char *identity)
+{
+    char *path;
+    int same, rc = 0;
+    TRY(io_path_join(&path, c->output, "run.h5"));
+    if (io_file_exists(path)) {
+        rc = sweep_runfile_matches(path, identity, &same);
+        if (rc >= 0 && !same)
+            rc = err_set(ERR_BUSY, "%s is the result of another sweep; choose another output folder or remove it", path);
+        o->complete = rc >= 0;
+    }
+    free(path);
+    return rc;
+}
+
+int sweep_output_open(SweepOutput *o, const SweepConf *c, const char *identity, uint8_t *done, int64_t count, int64_t *n,
+                      SweepPartCheck check, void *ctx)
+{
+    char *png = NULL;
+    int rc;
+    *n = 0;
+    TRY(io_dir_make(c->output));
+    TRY(io_lock_acquire(&o->lock, c->output));
+    TRY(find_run(o, c, identity));
+    TRY(sweep_parts_scan(&o->parts, c->output));
+    TRY(keep_conf(c));
+    if (c->png) {
+        TRY_GOTO(io_path_join(&png, c->output, "png"));
+        TRY_GOTO(io_dir_make(png));
+    }
+    if (o->complete) {
+        memset(done, 1, (size_t)count);
+        *n = count;
+        rc = 0;
+    } else {
+        rc = sweep_parts_read(&o->parts, identity, done, count, n, check, ctx);
+    }
+done:
+    free(png);
+    return rc;
+}
+
+void sweep_output_close(SweepOutput *o)
+{
+    sweep_parts_deinit(&o->parts);
+    io_lock_release(o->lock);
+    o->lock = NULL;
+}
+
+static int write_run(const char *path, SweepOutput *o, const SweepConf *c, const SweepGrid *grid, const SweepRunInfo *info)
+{
+    SweepRunInfo full = *info;
+    StrBuf b;
+    int rc;
+    str_init(&b);
+    TRY_GOTO(config_dump(&sweep_conf_table, c, &b));
+    TRY_GOTO(str_status(&b));
+    full.config = b.data;
+    sweep_parts_deinit(&o->parts);
+    TRY_GOTO(sweep_parts_scan(&o->parts, c->output));
+    rc = sweep_runfile_write(path, &o->parts, grid, &full);
+done:
+    str_deinit(&b);
+    return rc;
+}
+
+/* A kill may have come between an image's part and its PNG. */
+static int missing_pngs(SweepRunFile *run, const char *output)
+{
+    for (int64_t k = 0; k < run->meta.n; k++) {
+        char *path;
+        IoImage img = {0};
+        TRY(sweep_png_path(output, k, &path));
+        int rc = 0;
+        if (!io_file_exists(path)) {
+            rc = sweep_runfile_image(run, k, &img);
+            if (rc >= 0)
+                rc = sweep_record_png(path, &img, sweep_runfile_record(run, k));
+            io_image_deinit(&img);
+        }
+        free(path);
+        TRY(rc);
+    }
+    return 0;
+}
+
+int sweep_output_finish(SweepOutput *o, const SweepConf *c, const SweepGrid *grid, const SweepRunInfo *info)
+{
+    char *path = NULL, *sheet = NULL;
+    SweepRunFile run = {0};
+    int rc;
+    TRY_GOTO(io_path_join(&path, c->output, "run.h5"));
+    TRY_GOTO(io_path_join(&sheet, c->output, "sheet.png"));
+    if (!o->complete)
+        TRY_GOTO(write_run(path, o, c, grid, info));
+    TRY_GOTO(sweep_runfile_open(&run, path));
+    if (c->png)
+        TRY_GOTO(missing_pngs(&run, c->output));
+    if (c->sheet.enabled)
+        TRY_GOTO(sweep_sheet_write(sheet, &run, grid, &c->sheet));
+    rc = sweep_parts_remove(c->output);
+done:
+    sweep_runfile_close(&run);
+    free(path);
+    free(sheet);
+    return rc;
+}

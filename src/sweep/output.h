@@ -1,0 +1,26 @@
+/* The output folder of a sweep as rank 0 keeps it: lock, configuration, what is finished, and the final files. */
+#ifndef SWEEP_OUTPUT_H
+#define SWEEP_OUTPUT_H
+
+#include "io/file.h"
+#include "sweep/runfile.h"
+
+typedef struct {
+    IoLock *lock;
+    SweepParts parts;
+    int complete;      /* run.h5 is there */
+} SweepOutput;
+
+/* SHA-256 in hex of sweep_conf_identity. */
+int sweep_identity(const SweepConf *c, char hex[HASH_HEX_SIZE]);
+/* Makes and locks the folder, compares or writes sweep.yaml, and marks finished images in done[count]; *n: how many.
+ * check: see sweep_parts_read. sweep_output_close in every case. */
+int sweep_output_open(SweepOutput *o, const SweepConf *c, const char *identity, uint8_t *done, int64_t count, int64_t *n,
+                      SweepPartCheck check, void *ctx);
+void sweep_output_close(SweepOutput *o);
+/* All images are done: run.h5 (info->config is filled in here), missing PNGs, contact sheet; then the parts go. */
+int sweep_output_finish(SweepOutput *o, const SweepConf *c, const SweepGrid *grid, const SweepRunInfo *info);
+/* OUT/png/INDEX.png. Any rank. */
+int sweep_output_png(const char *output, const IoImage *img, const SweepRecord *rec);
+
+#endif

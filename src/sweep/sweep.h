@@ -1,0 +1,25 @@
+/* A whole sweep: from its configuration to run.h5, PNGs and the contact sheet.
+ *     OUT/sweep.yaml   resolved configuration      OUT/run.h5        everything, in the order of the items
+ *     OUT/png/N.png    one per item                OUT/sheet.png     contact sheet
+ *     OUT/parts/       finished images while the run is going on */
+#ifndef SWEEP_SWEEP_H
+#define SWEEP_SWEEP_H
+
+#include "comm/comm.h"
+#include "sweep/grid.h"
+
+typedef struct {
+    int64_t total, before, rendered; /* images of the run, found finished, rendered now */
+    double seconds;
+} SweepReport;
+
+/* Runs or continues a sweep; a finished one is left as it is but for the contact sheet and missing PNGs. threads: of this rank.
+ * Collective; every rank returns an error when one fails. ERR_BUSY: output in use, or holding another sweep. ERR_STOPPED: a signal
+ * (base/signal.h) came; finished images are safe. */
+int sweep_run(const SweepConf *c, Comm *comm, int threads, SweepReport *report);
+/* Prints what sweep_run would need: images, batches, work and memory. */
+int sweep_plan_print(const SweepConf *c, int threads);
+/* "OUT/png/000012.png". *path: free(). */
+int sweep_png_path(const char *output, int64_t index, char **path);
+
+#endif
