@@ -107,7 +107,8 @@ static void gn_moments_task(void *p, int64_t task, int thread)
     memcpy(dev, d, (size_t)n * sizeof *d);
 }
 
-/* mean, rstd of each group and, per channel: mean, rstd * gamma. */
+/* mean, rstd of each group and, per channel: mean, rstd * gamma, beta. What the mean loses when rounded to float is put
+ * into beta. */
 static void gn_groups(const GnArg *a, int64_t item)
 {
     const NormGroup *g = &a->g;
@@ -127,6 +128,7 @@ static void gn_groups(const GnArg *a, int64_t item)
         for (int64_t c = c0; c < c1; c++) {
             coef[c] = (float)m;
             coef[g->channels + c] = (float)(r * (double)a->gamma[c]);
+            coef[2 * g->channels + c] = (float)((double)a->beta[c] + ((double)(float)m - m) * r * (double)a->gamma[c]);
         }
     }
 }
@@ -134,12 +136,12 @@ static void gn_groups(const GnArg *a, int64_t item)
 INLINE void gn_apply(const GnArg *a, int64_t item, int64_t begin, int64_t rows, int silu, int bf)
 {
     const int64_t ch = a->g.channels;
-    const float *mean = a->coef + item * 4 * ch, *scale = mean + ch;
+    const float *mean = a->coef + item * 4 * ch, *scale = mean + ch, *beta = scale + ch;
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < ch; c += VL) {
             int n = lanes_at(c, ch);
             int64_t i = begin + r * ch + c;
-            vf y = (vt_load(a->x, i, n, bf) - vf_load_n(mean + c, n)) * vf_load_n(scale + c, n) + vf_load_n(a->beta + c, n);
+            vf y = (vt_load(a->x, i, n, bf) - vf_load_n(mean + c, n)) * vf_load_n(scale + c, n) + vf_load_n(beta + c, n);
             if (silu)
                 y = vf_silu(y);
             vt_store(a->out, i, y, n, bf);

@@ -52,7 +52,7 @@ INLINE vf vf_if_lt(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_
 INLINE vf vf_copysign(vf mag, vf sign)
 {
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(mag), _mm512_castps_si512(sign),
-                                                         _mm512_set1_epi32((int)0x80000000u), 0xe4));
+                                                         _mm512_set1_epi32((int)0x80000000u), 0xd8));
 }
 /* p * 2^n for whole n; gradual underflow, overflow to infinity. */
 INLINE vf vf_scale2(vf p, vf n) { return _mm512_scalef_ps(p, n); }

@@ -1,0 +1,85 @@
+#include "cpu/harness.h"
+
+#define PAIR(nm, k, fd, n, ...)                                                                              \
+    {.name = nm, .kind = k, .nin = 3, .in = {IN('T', n, __VA_ARGS__), IN('T', n, __VA_ARGS__), IN('C', n)},  \
+     .items = 1, .skip_fd = fd}
+
+static const Case cases[] = {
+    PAIR("mse", OP_MSE, 0, 2, 3, 5, 4),
+    PAIR("mse of a vector", OP_MSE, 0, 7, 1),
+    PAIR("mse 64x64x4", OP_MSE, 1, 3, 64, 64, 4),
+    PAIR("l1", OP_L1, 1, 2, 3, 5, 4),
+    PAIR("l1 several pieces", OP_L1, 1, 2, 97, 131),
+    {.name = "xent", .kind = OP_XENT, .nin = 2, .in = {IN_RANGE('T', -3, 3, 5, 7), IN_RANGE('I', 0, 7, 5)}, .items = 1},
+    {.name = "xent one class", .kind = OP_XENT, .nin = 2, .in = {IN('N', 4, 1), IN_RANGE('I', 0, 1, 4)}, .items = 1},
+    {.name = "xent wide, large", .kind = OP_XENT, .nin = 2, .in = {IN_RANGE('T', -90, 90, 9, 1003), IN_RANGE('I', 0, 1003, 9)},
+     .items = 1, .skip_fd = 1},
+    {.name = "xent 256", .kind = OP_XENT, .nin = 2, .in = {IN('T', 64, 256), IN_RANGE('I', 0, 256, 64)}, .items = 1, .skip_fd = 1},
+    {.name = "gauss_sample", .kind = OP_GAUSS_SAMPLE, .nin = 2, .in = {IN_RANGE('T', -2, 2, 2, 3, 4, 8), IN('N', 2, 3, 4, 4)},
+     .items = 1},
+    {.name = "gauss_sample clamped", .kind = OP_GAUSS_SAMPLE, .nin = 2,
+     .in = {IN_RANGE('T', -45, 30, 2, 30, 34), IN('N', 2, 30, 17)}, .items = 1, .skip_fd = 1},
+    {.name = "gauss_sample big", .kind = OP_GAUSS_SAMPLE, .nin = 2, .in = {IN('T', 3, 64, 64, 8), IN('N', 3, 64, 64, 4)},
+     .items = 1, .skip_fd = 1},
+    {.name = "kl", .kind = OP_KL, .nin = 2, .in = {IN_RANGE('T', -2, 2, 2, 3, 4, 8), IN('C', 2)}, .items = 1},
+    {.name = "kl clamped", .kind = OP_KL, .nin = 2, .in = {IN_RANGE('T', -45, 22, 2, 5, 34), IN('C', 2)}, .items = 1, .skip_fd = 1},
+    {.name = "kl big", .kind = OP_KL, .nin = 2, .in = {IN('T', 3, 64, 64, 8), IN('C', 3)}, .items = 1, .skip_fd = 1},
+};
+
+CASE_TESTS(test_cpu_loss, cases)
+
+static double scalar_of(OpKind kind, const Meta *m, const double *const *data, int nin)
+{
+    Backend *be = make_backend(1, CPU_ISA_BASE);
+    Eager e;
+    OpRef in[4], out[1];
+    eager_init(&e, be, DTYPE_F64);
+    for (int i = 0; i < nin; i++) {
+        in[i] = eager_new(&e, &m[i]);
+        memcpy(e.data[in[i]], data[i], meta_bytes(&m[i]));
+    }
+    eager_emit(&e.base, kind, &(OpAttr){0}, in, nin, out, 1);
+    double v = *(double *)e.data[out[0]];
+    eager_deinit(&e);
+    backend_destroy(be);
+    return v;
+}
+
+/* The double loops by hand. */
+static void test_cpu_loss__values_by_hand(void **state)
+{
+    (void)state;
+    const double x[4] = {1, 2, 3, 4}, y[4] = {0, 2, 5, 4}, w[1] = {3}, m[4] = {1, 0, log(2), 0};
+    Meta row = {DTYPE_F64, SHAPE(1, 4)}, one = {DTYPE_F64, SHAPE(1)};
+    assert_true(fabs(scalar_of(OP_MSE, (Meta[]){row, row, one}, (const double *[]){x, y, w}, 3) - 3 * 5.0 / 4) < 1e-12);
+    assert_true(fabs(scalar_of(OP_L1, (Meta[]){row, row, one}, (const double *[]){x, y, w}, 3) - 3 * 3.0 / 4) < 1e-12);
+    /* channels: mean 1, 0; logvar log 2, 0: (1 + 2 - 1 - log 2 + 0) / 2 / 2 */
+    double kl = 3 * 0.5 * (1 + 2 - 1 - log(2)) / 2;
+    assert_true(fabs(scalar_of(OP_KL, (Meta[]){row, one}, (const double *[]){m, w}, 2) - kl) < 1e-12);
+}
+
+static void test_cpu_loss__target_out_of_range(void **state)
+{
+    (void)state;
+    Backend *be = make_backend(1, CPU_ISA_AVX512);
+    float x[6] = {0}, y[2];
+    for (int bad = -1; bad <= 3; bad += 4) {
+        int32_t target[2] = {0, bad};
+        OpView in[2] = {{.data = x, .dtype = DTYPE_F32, .shape = SHAPE(2, 3)}, {.data = target, .dtype = DTYPE_I32, .shape = SHAPE(2)}};
+        OpView out = {.data = y, .dtype = DTYPE_F32, .shape = SHAPE(2)};
+        OpCall c = {.kind = OP_XENT, .attr = &(OpAttr){0}, .in = in, .out = &out, .nin = 2, .nout = 1};
+        assert_int_equal(be->op[OP_XENT].run(be, &c), ERR_RANGE);
+        assert_non_null(strstr(err_message(), "target[1]"));
+    }
+    backend_destroy(be);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE_TEST_LIST(test_cpu_loss),
+        cmocka_unit_test(test_cpu_loss__values_by_hand),
+        cmocka_unit_test(test_cpu_loss__target_out_of_range),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
