@@ -67,7 +67,7 @@ static const ConfField train_fields[] = {
     CONF_STRUCTS(TrainConf, datasets, &dataset_table, 1, 1000, "where the images are"),
     CONF_ENUM(TrainConf, crop, "center", crop_names, "part of a larger image that is used"),
     CONF_BOOL(TrainConf, flip, "false", "mirror half of the images"),
-    CONF_NUMS(TrainConf, background, "[255, 255, 255]", 3, 3, "red, green, blue behind transparent pixels"),
+    CONF_NUMS(TrainConf, background, "[255, 255, 255]", 0, 255, "red, green, blue behind transparent pixels"),
     CONF_F32(TrainConf, caption_dropout, "0.1", 0, 1, "share of captions replaced by the empty one"),
     CONF_STRUCT(TrainConf, lora, &lora_table, "low-rank adapter"),
     CONF_STRS(TrainConf, train, "['*']", 1, 100, "full: patterns of the UNet's parameters that are trained"),
@@ -98,9 +98,8 @@ static int check(TrainConf *c, const char *path)
         return err_set(ERR_RANGE, "%s: resolution %d is not a multiple of 8", path, c->resolution);
     if (c->task == TRAIN_LORA && c->init_random)
         return err_set(ERR_RANGE, "%s: init_random: a LoRA needs a trained model", path);
-    for (int i = 0; i < 3; i++)
-        if (c->background.items[i] < 0 || c->background.items[i] > 255)
-            return err_set(ERR_RANGE, "%s: background: expected three numbers in 0..255", path);
+    if (c->background.count != 3)
+        return err_set(ERR_RANGE, "%s: background: expected three numbers in 0..255", path);
     return 0;
 }
 
