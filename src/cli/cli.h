@@ -33,4 +33,11 @@ int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(p
  * argc entries). */
 int cli_config_args(int argc, char **argv, const char **path, const char **overrides, int *count);
 
+/* Threads of this rank: `wanted` where positive, else OMP_NUM_THREADS or the cores this process may run on, but no more than the
+ * rank's share of the node. c may be NULL: a lone process. */
+int cli_threads(const Comm *c, int wanted);
+/* Value of "--name VALUE" or "--name=VALUE" at argv[*i] (advanced past a separate value); NULL when argv[*i] is another option.
+ * ERR_USAGE when the value is missing. */
+int cli_option(const char *command, int argc, char **argv, int *i, const char *name, const char **value);
+
 #endif

@@ -1,6 +1,8 @@
+#include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -88,4 +90,31 @@ int cli_config_args(int argc, char **argv, const char **path, const char **overr
             *path = argv[i];
     }
     return *path ? 0 : cli_usage(argv[0], "a configuration file is expected");
+}
+
+int cli_threads(const Comm *c, int wanted)
+{
+    int ranks = c && c->local_size > 0 ? c->local_size : 1;
+    int share = (int)sysconf(_SC_NPROCESSORS_ONLN) / ranks, n = omp_get_max_threads();
+    if (wanted > 0)
+        return wanted;
+    if (share < 1)
+        share = 1;
+    return n < share ? n : share;
+}
+
+int cli_option(const char *command, int argc, char **argv, int *i, const char *name, const char **value)
+{
+    size_t n = strlen(name);
+    *value = NULL;
+    if (strncmp(argv[*i], name, n) != 0 || (argv[*i][n] && argv[*i][n] != '='))
+        return 0;
+    if (argv[*i][n] == '=') {
+        *value = argv[*i] + n + 1;
+        return 0;
+    }
+    if (*i + 1 >= argc)
+        return cli_usage(command, "%s needs a value", name);
+    *value = argv[++*i];
+    return 0;
 }

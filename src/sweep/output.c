@@ -26,16 +26,9 @@ int sweep_png_path(const char *output, int64_t index, char **path)
 
 int sweep_output_png(const char *output, const IoImage *img, const SweepRecord *rec)
 {
-    char *path = NULL;
-    StrBuf json;
-    int rc;
-    str_init(&json);
-    sweep_record_json(rec, &json);
-    TRY_GOTO(str_status(&json));
-    TRY_GOTO(sweep_png_path(output, rec->index, &path));
-    rc = sweep_record_png(path, img, json.data);
-done:
-    str_deinit(&json);
+    char *path;
+    TRY(sweep_png_path(output, rec->index, &path));
+    int rc = sweep_record_save(rec, path, img);
     free(path);
     return rc;
 }

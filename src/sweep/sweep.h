@@ -17,8 +17,8 @@ typedef struct {
  * Collective; every rank returns an error when one fails. ERR_BUSY: output in use, or holding another sweep. ERR_STOPPED: a signal
  * (base/signal.h) came; finished images are safe. */
 int sweep_run(const SweepConf *c, Comm *comm, int threads, SweepReport *report);
-/* Prints what sweep_run would need: images, batches, work and memory. */
-int sweep_plan_print(const SweepConf *c, int threads);
+/* What sweep_run would need: images, batches, work and memory, as text for people. */
+int sweep_plan_text(const SweepConf *c, int threads, StrBuf *out);
 /* "OUT/png/000012.png". *path: free(). */
 int sweep_png_path(const char *output, int64_t index, char **path);
 

@@ -1,0 +1,61 @@
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/signal.h"
+#include "cli/cli.h"
+#include "sweep/sweep.h"
+
+static const char usage[] =
+    "usage: [mpirun -np N] atelier sweep CONFIG.yaml [key=value ...]\n\n"
+    "Renders every combination of the axes (prompts, seeds, LoRAs, guidance, ...) into OUTPUT/run.h5, OUTPUT/png/ and\n"
+    "OUTPUT/sheet.png. The ranks share the work; an image is the same, bit for bit, for any number of ranks, any batch\n"
+    "size and after any interruption. Run the same command again to continue an interrupted sweep.\n\n"
+    "  axes:                              every axis is a list, or for numbers a range; axes multiply\n"
+    "    prompt: [a cat, a dog]\n"
+    "    seed: {count: 4, start: 1}       or [1, 5, 7], or {range: [1, 4]}\n"
+    "    lora: [none, {path: my.safetensors, scale: 0.8}]\n"
+    "    look:                            any other name: maps whose keys go together\n"
+    "      - {sampler: euler, steps: 20}\n"
+    "      - {sampler: dpmpp_2m, spacing: karras, steps: 12}\n"
+    "What can vary: prompt, negative, seed, lora, guidance, guidance_rescale, steps, sampler, spacing, eta, size, clip_skip.\n"
+    "SIGTERM, SIGINT and SIGUSR1 stop at once with all finished images saved (exit code 3).\n"
+    "`atelier plan CONFIG.yaml` says what a sweep will need.\n";
+
+static int run(Comm *comm, const SweepConf *c)
+{
+    SweepReport r;
+    TRY(comm_agree(comm, signal_install()));
+    TRY(sweep_run(c, comm, cli_threads(comm, c->threads), &r));
+    if (comm->rank != 0)
+        return 0;
+    if (r.rendered)
+        printf("%lld images in %.1f s (%.2f images/s)%s; %s/run.h5%s%s\n", (long long)r.rendered, r.seconds,
+               (double)r.rendered / r.seconds, r.before ? ", the others were done" : "", c->output, c->png ? ", png/" : "",
+               c->sheet.enabled ? ", sheet.png" : "");
+    else
+        printf("all %lld images were done; %s/run.h5\n", (long long)r.total, c->output);
+    return 0;
+}
+
+int cli_sweep(int argc, char **argv)
+{
+    if (cli_wants_help(argc, argv))
+        return cli_help(usage, &sweep_conf_table);
+    Comm comm;
+    int rc = comm_init(&comm, &argc, &argv), count;
+    if (rc < 0)
+        return cli_exit(rc);
+    log_set_rank(comm.size > 1 ? comm.rank : -1);
+    const char **overrides = calloc((size_t)argc + 1, sizeof *overrides), *path;
+    SweepConf c = {0};
+    rc = overrides ? cli_config_args(argc, argv, &path, overrides, &count) : err_set(ERR_NOMEM, "out of memory");
+    if (rc >= 0)
+        rc = sweep_conf_read(&c, path, overrides, count);
+    rc = comm_agree(&comm, rc);
+    if (rc >= 0)
+        rc = run(&comm, &c);
+    config_deinit(&sweep_conf_table, &c);
+    free(overrides);
+    return cli_exit_all(&comm, rc);
+}
