@@ -6,13 +6,11 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "io/file.h"
-#include "models/lora.h"
-#include "models/pipeline.h"
 #include "sampler/solver.h"
 #include "train/cache.h"
+#include "train/diffusion.h"
 #include "train/encode.h"
 #include "train/loop.h"
-#include "train/task.h"
 
 typedef struct {
     Pipeline *pipe;
@@ -23,7 +21,7 @@ typedef struct {
     TrainEncoder *encoder;      /* random crops: latents are made on the fly */
     int64_t ncaption;           /* rows of the text cache: one per item, then the empty caption */
     int h, w, c, length, width; /* latent and context sizes */
-    OpRef x, time, context, target, weight;
+    TrainDiffusionGraph in;
     float *moments, *buf_x, *buf_target, *buf_context;
 } Diffusion;
 
@@ -42,59 +40,6 @@ static void diffusion_close(TrainTask *t)
     free(d->buf_context);
     free(d);
     t->impl = NULL;
-}
-
-/* ---- graph ---- */
-
-static int make_lora(TrainTask *t, Diffusion *d, NnCtx *nn, const NnLora **slot)
-{
-    const TrainLoraConf *lc = &t->conf->lora;
-    NnModules mods = {0};
-    LoraSpec spec = {.rank = lc->rank,
-                     .alpha = lc->alpha,
-                     .targets = (const char *const *)lc->targets.items,
-                     .ntargets = lc->targets.count,
-                     .seed = t->conf->seed};
-    int rc = pipeline_modules(d->pipe, &mods);
-    if (rc >= 0)
-        rc = lora_create(&d->lora, &spec, &mods);
-    nn_modules_deinit(&mods);
-    TRY(rc);
-    if (lora_covers(d->lora, "text_encoder"))
-        return err_set(ERR_UNSUPPORTED, "lora.targets: text encoder modules; this task trains the UNet only");
-    *slot = lora_nn(d->lora, 0, 1);
-    nn->lora = slot;
-    nn->nlora = 1;
-    return lora_add_params(d->lora, 0, t->params);
-}
-
-static int build_graph(TrainTask *t, Diffusion *d)
-{
-    const TrainConf *c = t->conf;
-    const NnLora *adapter;
-    NnCtx nn;
-    OpBuild *b = graph_builder(t->g);
-    Dtype T = graph_dtype(t->g), P = graph_ptype(t->g);
-    int n = c->micro_batch, rc = 0;
-    nn_init(&nn, t->g);
-    if (c->task == TRAIN_LORA) {
-        TRY_GOTO(make_lora(t, d, &nn, &adapter));
-    } else {
-        nn.train = (const char *const *)c->train.items;
-        nn.ntrain = c->train.count;
-    }
-    d->x = graph_input(t->g, "x", T, SHAPE(n, d->h, d->w, d->c));
-    d->time = graph_input(t->g, "timestep", DTYPE_F32, SHAPE(n));
-    d->context = graph_input(t->g, "context", T, SHAPE(n, d->length, d->width));
-    d->target = graph_input(t->g, "target", T, SHAPE(n, d->h, d->w, d->c));
-    d->weight = graph_input(t->g, "weight", P, SHAPE(n));
-    size_t mark = nn_push(&nn, "unet");
-    OpRef y = unet_forward(&nn, pipeline_unet(d->pipe), d->x, d->time, d->context);
-    nn_pop(&nn, mark);
-    rc = train_task_differentiate(t, &nn, op_mse(b, y, d->target, d->weight));
-done:
-    nn_deinit(&nn);
-    return rc;
 }
 
 /* ---- caches ---- */
@@ -284,14 +229,7 @@ static void make_sample(TrainTask *t, Diffusion *d, int64_t position, int timest
         x[i] = (m[0] + expf(0.5f * logvar) * draw[i] - v->shift) * v->scaling;
     }
     rng_normal_fill(target, n, rng_key(seed, RNG_NOISE, (uint64_t)position, 0), 0);
-    for (int64_t i = 0; i < n; i++) {
-        float x0 = x[i], noise = target[i];
-        x[i] = (float)(sqrt(ab) * (double)x0 + sqrt(1 - ab) * (double)noise);
-        if (d->noise.predict == SAMPLER_PREDICT_V)
-            target[i] = (float)(sqrt(ab) * (double)noise - sqrt(1 - ab) * (double)x0);
-        else if (d->noise.predict == SAMPLER_PREDICT_SAMPLE)
-            target[i] = x0;
-    }
+    train_diffusion_noise(x, target, n, ab, d->noise.predict);
 }
 
 static int fill(TrainTask *t, int64_t position)
@@ -314,11 +252,11 @@ static int fill(TrainTask *t, int64_t position)
         int dropped = !train_task_caption(t, item, p)[0];
         TRY(train_cache_read(d->text, dropped ? d->ncaption - 1 : item, d->buf_context + j * tokens));
     }
-    TRY(exec_write_f32(t->ex, d->x, d->buf_x, n * pixels));
-    TRY(exec_write_f32(t->ex, d->target, d->buf_target, n * pixels));
-    TRY(exec_write_f32(t->ex, d->context, d->buf_context, n * tokens));
-    TRY(exec_write_f32(t->ex, d->time, time, n));
-    return exec_write_f32(t->ex, d->weight, weight, n);
+    TRY(exec_write_f32(t->ex, d->in.x, d->buf_x, n * pixels));
+    TRY(exec_write_f32(t->ex, d->in.target, d->buf_target, n * pixels));
+    TRY(exec_write_f32(t->ex, d->in.context, d->buf_context, n * tokens));
+    TRY(exec_write_f32(t->ex, d->in.time, time, n));
+    return exec_write_f32(t->ex, d->in.weight, weight, n);
 }
 
 /* ---- results ---- */
@@ -394,7 +332,7 @@ int train_diffusion_open(TrainTask *t, int plan_only)
     t->close = diffusion_close;
     int rc = open_model(t, d);
     if (rc >= 0)
-        rc = build_graph(t, d);
+        rc = train_diffusion_graph(t, d->pipe, d->h, d->w, &d->in, &d->lora);
     TRY(comm_agree(t->comm, rc));
     if (plan_only)
         return 0;

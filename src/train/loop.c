@@ -9,51 +9,18 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/signal.h"
-#include "comm/exact.h"
 #include "io/file.h"
-#include "ops/optim.h"
-#include "train/task.h"
-
-enum { SKIPS_MAX = 10 };
+#include "train/step.h"
 
 typedef struct {
     const TrainConf *c;
     Comm *comm;
     TrainTask task;
     TrainState state;
-    int64_t *sum;      /* [n + 1]: gradients, then the loss */
-    float *grad;       /* [n] */
-    float *loss;       /* [micro_batch] */
+    TrainStep step;
     char *config;      /* resolved YAML */
     IoLock *lock;      /* rank 0 */
-    int skips;         /* in a row */
-    double norm;       /* of the last gradient, before clipping */
 } Loop;
-
-static int collect_slots(Loop *l)
-{
-    TrainTask *t = &l->task;
-    for (int i = 0; i < t->nwrt; i++) {
-        const GraphTensor *w = graph_tensor(t->g, t->wrt[i]);
-        TRY(train_state_add(&l->state, w->name, w->meta.shape));
-    }
-    TRY(train_state_alloc(&l->state, l->c->optimizer.ema > 0));
-    for (int i = 0; i < l->state.count; i++) {
-        const TrainSlot *s = &l->state.slot[i];
-        const NnParam *p = nn_params_find(t->params, s->name);
-        if (!p || p->dtype != DTYPE_F32)
-            return err_set(ERR_NOTFOUND, "trained parameter '%s' is missing or not f32", s->name);
-        memcpy(l->state.param + s->offset, p->data, (size_t)s->count * sizeof(float));
-    }
-    if (l->state.ema)
-        memcpy(l->state.ema, l->state.param, (size_t)l->state.n * sizeof(float));
-    l->sum = malloc((size_t)(l->state.n + 1) * sizeof *l->sum);
-    l->grad = malloc((size_t)l->state.n * sizeof *l->grad);
-    l->loss = malloc((size_t)l->c->micro_batch * sizeof *l->loss);
-    if (!l->sum || !l->grad || !l->loss)
-        return err_set(ERR_NOMEM, "training: out of memory");
-    return 0;
-}
 
 static int open_output(Loop *l)
 {
@@ -91,69 +58,6 @@ static int resume(Loop *l)
     return 0;
 }
 
-static int micro_batch(Loop *l, int64_t position, int64_t *bad)
-{
-    TrainTask *t = &l->task;
-    TRY(t->fill(t, position));
-    TRY(exec_run(t->ex));
-    for (int i = 0; i < t->nwrt; i++) {
-        const TrainSlot *s = &l->state.slot[i];
-        *bad += exact_add(l->sum + s->offset, exec_data(t->ex, t->grad[i]), s->count);
-    }
-    TRY(exec_read_f32(t->ex, t->loss, l->loss, l->c->micro_batch));
-    for (int j = 0; j < l->c->micro_batch; j++) {
-        float share = l->loss[j] / (float)l->c->batch;
-        *bad += exact_add(l->sum + l->state.n, &share, 1);
-    }
-    return 0;
-}
-
-static void apply(Loop *l)
-{
-    const TrainOptimConf *o = &l->c->optimizer;
-    TrainState *s = &l->state;
-    exact_to_float(l->grad, l->sum, s->n, 1.0);
-    l->norm = sqrt(cpu_optim_sumsq(l->grad, s->n));
-    float clip = o->clip > 0 && l->norm > (double)o->clip ? (float)((double)o->clip / (l->norm + 1e-6)) : 1.0f;
-    OptimAdamw a = {train_conf_lr(l->c, s->step), o->beta1, o->beta2, o->eps, o->weight_decay, s->step + 1 - s->skipped, clip};
-    cpu_optim_adamw(s->param, s->m, s->v, l->grad, s->n, &a);
-    if (!s->ema)
-        return;
-    double warm = (1.0 + (double)s->step) / (10.0 + (double)s->step);
-    float d = warm < (double)o->ema ? (float)warm : o->ema;
-    for (int64_t i = 0; i < s->n; i++)
-        s->ema[i] += (1 - d) * (s->param[i] - s->ema[i]);
-}
-
-static int step(Loop *l)
-{
-    TrainState *s = &l->state;
-    int64_t bad = 0;
-    int rc = 0, micro = l->c->batch / l->c->micro_batch;
-    memset(l->sum, 0, (size_t)(s->n + 1) * sizeof *l->sum);
-    for (int m = l->comm->rank; rc >= 0 && m < micro; m += l->comm->size)
-        rc = micro_batch(l, s->step * l->c->batch + (int64_t)m * l->c->micro_batch, &bad);
-    TRY(comm_agree(l->comm, rc));
-    rc = exact_reduce(l->comm, l->sum, s->n + 1, bad);
-    if (rc < 0 && rc != ERR_NUMERIC)
-        return rc;
-    float loss = NAN;
-    if (rc == ERR_NUMERIC) {
-        s->skipped++;
-        if (l->comm->rank == 0)
-            log_warn("step %lld skipped: %s", (long long)s->step + 1, err_message());
-        if (++l->skips >= SKIPS_MAX)
-            return err_context(rc, "%d steps in a row have no finite gradient; lower optimizer.lr", SKIPS_MAX);
-    } else {
-        l->skips = 0;
-        exact_to_float(&loss, l->sum + s->n, 1, 1.0);
-        apply(l);
-        TRY(train_task_set_values(&l->task, s, s->param));
-        TRY(nn_params_bind(l->task.params, l->task.g, l->task.ex));
-    }
-    return train_state_push_loss(s, loss);
-}
-
 static int checkpoint(Loop *l)
 {
     int rc = l->comm->rank ? 0 : train_checkpoint_save(&l->state, l->c, l->config);
@@ -178,10 +82,10 @@ static int run_steps(Loop *l, TrainResult *r)
     int stopped = 0;
     progress_init(&bar, "step", first, l->c->steps, l->comm->rank == 0);
     while (s->step < l->c->steps && !stopped) {
-        TRY(step(l));
+        TRY(train_step_run(&l->step));
         double rate = progress_rate(&bar, s->step) * l->c->batch;
         progress_update(&bar, s->step, "loss %.4f  norm %.2e  lr %.1e  %.1f images/s", (double)mean_loss(s, s->step - 50, s->step),
-                        l->norm, (double)train_conf_lr(l->c, s->step - 1), rate);
+                        l->step.norm, (double)train_conf_lr(l->c, s->step - 1), rate);
         stopped = comm_any(l->comm, signal_stop());
         if (stopped < 0)
             return stopped;
@@ -233,19 +137,9 @@ static int prepare(Loop *l)
     int rc = open_output(l);
     TRY(comm_agree(l->comm, rc));
     TRY(train_task_open(&l->task, 0));
-    rc = exec_create(&l->task.ex, l->task.plan);
-    if (rc >= 0)
-        rc = collect_slots(l);
-    TRY(comm_agree(l->comm, rc));
+    TRY(comm_agree(l->comm, train_step_init(&l->step, &l->task, &l->state)));
     TRY(resume(l));
-    rc = train_task_set_values(&l->task, &l->state, l->state.param);
-    if (rc >= 0)
-        rc = nn_params_bind(l->task.params, l->task.g, l->task.ex);
-    TRY(comm_agree(l->comm, rc));
-    const float one = 1.0f / (float)l->c->batch;
-    for (int j = 0; j < l->c->micro_batch; j++)
-        l->loss[j] = one;
-    return exec_write_f32(l->task.ex, l->task.seed, l->loss, l->c->micro_batch);
+    return comm_agree(l->comm, train_step_sync(&l->step));
 }
 
 int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result)
@@ -260,12 +154,10 @@ int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result)
         rc = run_steps(&l, result);
     if (rc >= 0)
         rc = finish(&l);
+    train_step_deinit(&l.step);
     train_task_close(&l.task);
     train_state_deinit(&l.state);
     io_lock_release(l.lock);
-    free(l.sum);
-    free(l.grad);
-    free(l.loss);
     free(l.config);
     return rc;
 }

@@ -1,8 +1,4 @@
-/* The training loop: data-parallel over micro-batches, exact and resumable.
- *
- * Step s trains on global positions s*batch .. s*batch + batch - 1, cut into batch/micro_batch micro-batches; rank r computes those
- * whose number modulo the ranks is r. Gradients and losses are added as integers (comm/exact.h), so neither ranks nor order
- * change a bit of the sum; the optimizer then runs alike on every rank. */
+/* The training loop: data-parallel over micro-batches (step.h), exact and resumable. */
 #ifndef TRAIN_LOOP_H
 #define TRAIN_LOOP_H
 

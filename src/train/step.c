@@ -1,0 +1,139 @@
+#include "train/step.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "comm/exact.h"
+#include "ops/optim.h"
+
+enum { SKIPS_MAX = 10 };
+
+static int collect_slots(TrainTask *t, TrainState *s)
+{
+    for (int i = 0; i < t->nwrt; i++) {
+        const GraphTensor *w = graph_tensor(t->g, t->wrt[i]);
+        TRY(train_state_add(s, w->name, w->meta.shape));
+    }
+    TRY(train_state_alloc(s, t->conf->optimizer.ema > 0));
+    for (int i = 0; i < s->count; i++) {
+        const NnParam *p = nn_params_find(t->params, s->slot[i].name);
+        if (!p || p->dtype != DTYPE_F32)
+            return err_set(ERR_NOTFOUND, "trained parameter '%s' is missing or not f32", s->slot[i].name);
+        memcpy(s->param + s->slot[i].offset, p->data, (size_t)s->slot[i].count * sizeof(float));
+    }
+    if (s->ema)
+        memcpy(s->ema, s->param, (size_t)s->n * sizeof(float));
+    return 0;
+}
+
+int train_step_init(TrainStep *p, TrainTask *task, TrainState *state)
+{
+    *p = (TrainStep){.task = task, .state = state};
+    TRY(exec_create(&task->ex, task->plan));
+    TRY(collect_slots(task, state));
+    p->sum = malloc((size_t)(state->n + 1) * sizeof *p->sum);
+    p->grad = malloc((size_t)state->n * sizeof *p->grad);
+    p->loss = malloc((size_t)task->conf->micro_batch * sizeof *p->loss);
+    if (!p->sum || !p->grad || !p->loss)
+        return err_set(ERR_NOMEM, "training: out of memory");
+    return 0;
+}
+
+void train_step_deinit(TrainStep *p)
+{
+    free(p->sum);
+    free(p->grad);
+    free(p->loss);
+    p->sum = NULL;
+    p->grad = p->loss = NULL;
+}
+
+int train_step_sync(TrainStep *p)
+{
+    TrainTask *t = p->task;
+    TRY(train_task_set_values(t, p->state, p->state->param));
+    TRY(nn_params_bind(t->params, t->g, t->ex));
+    for (int j = 0; j < t->conf->micro_batch; j++)
+        p->loss[j] = 1.0f / (float)t->conf->batch;
+    return exec_write_f32(t->ex, t->seed, p->loss, t->conf->micro_batch);
+}
+
+static int micro_batch(TrainStep *p, int64_t position, int64_t *bad)
+{
+    TrainTask *t = p->task;
+    TRY(t->fill(t, position));
+    TRY(exec_run(t->ex));
+    for (int i = 0; i < t->nwrt; i++) {
+        const TrainSlot *s = &p->state->slot[i];
+        *bad += exact_add(p->sum + s->offset, exec_data(t->ex, t->grad[i]), s->count);
+    }
+    TRY(exec_read_f32(t->ex, t->loss, p->loss, t->conf->micro_batch));
+    for (int j = 0; j < t->conf->micro_batch; j++) {
+        float share = p->loss[j] / (float)t->conf->batch;
+        *bad += exact_add(p->sum + p->state->n, &share, 1);
+    }
+    return 0;
+}
+
+/* torch.nn.utils.clip_grad_norm_ */
+static float clip_factor(double norm, double clip)
+{
+    double f = clip / (norm + 1e-6);
+    return clip > 0 && f < 1 ? (float)f : 1.0f;
+}
+
+static void apply(TrainStep *p)
+{
+    const TrainConf *c = p->task->conf;
+    const TrainOptimConf *o = &c->optimizer;
+    TrainState *s = p->state;
+    exact_to_float(p->grad, p->sum, s->n, 1.0);
+    p->norm = sqrt(cpu_optim_sumsq(p->grad, s->n));
+    OptimAdamw a = {.lr = train_conf_lr(c, s->step),
+                    .beta1 = o->beta1,
+                    .beta2 = o->beta2,
+                    .eps = o->eps,
+                    .weight_decay = o->weight_decay,
+                    .step = s->step + 1 - s->skipped,
+                    .grad_scale = clip_factor(p->norm, (double)o->clip)};
+    cpu_optim_adamw(s->param, s->m, s->v, p->grad, s->n, &a);
+    if (!s->ema)
+        return;
+    double warm = (1.0 + (double)s->step) / (10.0 + (double)s->step);
+    float d = warm < (double)o->ema ? (float)warm : o->ema;
+    for (int64_t i = 0; i < s->n; i++)
+        s->ema[i] += (1 - d) * (s->param[i] - s->ema[i]);
+}
+
+int train_step_run(TrainStep *p)
+{
+    TrainTask *t = p->task;
+    TrainState *s = p->state;
+    const TrainConf *c = t->conf;
+    int64_t bad = 0;
+    int rc = 0, micro = c->batch / c->micro_batch;
+    memset(p->sum, 0, (size_t)(s->n + 1) * sizeof *p->sum);
+    for (int m = t->comm->rank; rc >= 0 && m < micro; m += t->comm->size)
+        rc = micro_batch(p, s->step * c->batch + (int64_t)m * c->micro_batch, &bad);
+    TRY(comm_agree(t->comm, rc));
+    rc = exact_reduce(t->comm, p->sum, s->n + 1, bad);
+    if (rc < 0 && rc != ERR_NUMERIC)
+        return rc;
+    float loss = NAN;
+    if (rc == ERR_NUMERIC) {
+        s->skipped++;
+        if (t->comm->rank == 0)
+            log_warn("step %lld skipped: %s", (long long)s->step + 1, err_message());
+        if (++p->skips >= SKIPS_MAX)
+            return err_context(rc, "%d steps in a row have no finite gradient; lower optimizer.lr", SKIPS_MAX);
+    } else {
+        p->skips = 0;
+        exact_to_float(&loss, p->sum + s->n, 1, 1.0);
+        apply(p);
+        TRY(train_task_set_values(t, s, s->param));
+        TRY(nn_params_bind(t->params, t->g, t->ex));
+    }
+    return train_state_push_loss(s, loss);
+}

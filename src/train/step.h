@@ -1,0 +1,31 @@
+/* One step of the optimizer: forward and backward over this rank's micro-batches, exact sum over all, clipping, AdamW.
+ *
+ * Step s trains on global positions s*batch .. s*batch + batch - 1, cut into batch/micro_batch micro-batches; rank r computes
+ * those whose number modulo the ranks is r. Gradients and losses are added as integers (comm/exact.h), so neither ranks nor
+ * order change a bit of the sum; the optimizer then runs alike on every rank. */
+#ifndef TRAIN_STEP_H
+#define TRAIN_STEP_H
+
+#include "train/state.h"
+#include "train/task.h"
+
+typedef struct {
+    TrainTask *task;   /* borrowed, as is the state */
+    TrainState *state;
+    int64_t *sum;      /* [n + 1]: gradients, then the loss */
+    float *grad;       /* [n]: of the last step, before clipping */
+    float *loss;       /* [micro_batch] */
+    double norm;       /* of grad */
+    int skips;         /* steps in a row without a finite gradient */
+} TrainStep;
+
+/* Makes the task's executor and the state: one slot per trained parameter, with its present values. The task is open and has its
+ * parameters. Call train_step_deinit in every case. */
+int train_step_init(TrainStep *p, TrainTask *task, TrainState *state);
+void train_step_deinit(TrainStep *p);
+/* Takes the state's values into the model: before the first step, and after they were changed from outside (resume). */
+int train_step_sync(TrainStep *p);
+/* Collective. Appends the step's loss to the state (NaN for a skipped step). ERR_NUMERIC after 10 skipped steps in a row. */
+int train_step_run(TrainStep *p);
+
+#endif
