@@ -1,6 +1,6 @@
 /* HDF5 files (serial library): datasets of any Dtype, strings, attributes, rows appended one by one, joins of many files.
  * Errors carry the file and object name and HDF5's own reason; HDF5 itself prints nothing. Not collective; one thread at a
- * time per process (the library is not built thread-safe everywhere), which an internal lock enforces.
+ * time unless the library was built thread-safe (Debian's is). Equal calls give equal bytes: no time stamps are stored.
  * bf16 is stored as uint16 with the dataset attribute dtype = "bf16"; f16 as IEEE half. Little endian.
  * Object names may be paths ("a/b"); missing groups are created on writing. */
 #ifndef IO_H5_H
@@ -12,7 +12,7 @@ enum { IO_H5_MAX_DIM = 8 };
 
 typedef struct IoH5 IoH5;
 
-/* New file. It is written as path.tmp and takes its name in io_h5_commit; an existing path.tmp is replaced. */
+/* New file. It is written under a temporary name in the same folder and takes its own in io_h5_commit. */
 int io_h5_create(IoH5 **out, const char *path);
 /* Flushes, closes, fsyncs, renames to the final name and fsyncs the folder. *f becomes NULL also on error. */
 int io_h5_commit(IoH5 **f);
