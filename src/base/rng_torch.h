@@ -3,8 +3,9 @@
  * CPU generator: mt19937, seed taken mod 2^32. A run of normals of 16 or more elements uses 24-bit uniforms in blocks of
  * 16 (cosine half, sine half; a ragged tail redraws the last 16); fewer use 53-bit uniforms in double with one normal kept
  * for the next call (aten/src/ATen/native/cpu/DistributionTemplates.h, normal_fill; core/DistributionsHelper.h).
- * Integers are exact; normals agree to 1e-6 (torch's own differ by that much between CPUs).
- * CUDA generator: Philox4x32-10 over 64-bit seed (aten/src/ATen/native/cuda/DistributionTemplates.h). */
+ * The bits are those of torch on x86 CPUs with AVX2 (elsewhere torch itself differs by up to 2e-6), on every machine.
+ * CUDA generator: Philox4x32-10 over a 64-bit seed (aten/src/ATen/native/cuda/DistributionTemplates.h,
+ * curand_normal.h); normals agree to 2e-6, since a GPU's sine is its own. */
 #ifndef BASE_RNG_TORCH_H
 #define BASE_RNG_TORCH_H
 
