@@ -245,7 +245,7 @@ static int merge_part(const LoraPart *p, NnParam *w, double factor)
     int rc = 0;
     if (shape_count(&w->shape) != rows * cols)
         return err_set(ERR_SHAPE, "LoRA module '%s' does not fit the weight", p->path);
-#pragma omp parallel reduction(min : rc)
+#pragma omp parallel reduction(min : rc) if (rows * cols * p->rank > 1 << 22)
     {
         float *tmp = malloc((size_t)cols * sizeof *tmp);
 #pragma omp for schedule(static)

@@ -63,13 +63,18 @@ static inline void fix_tap(void *user, const char *path, OpRef t)
     f->tap[f->ntap++].t = t;
 }
 
-static inline void fix_open(Fix *f, Dtype dtype)
+static inline void fix_open_threads(Fix *f, Dtype dtype, int threads)
 {
     memset(f, 0, sizeof *f);
     OK(graph_create(&f->g, dtype));
     nn_init(&f->nn, f->g);
     OK(nn_params_create(&f->ps));
-    OK(cpu_backend_create(&f->be, 2, CPU_ISA_AVX512));
+    OK(cpu_backend_create(&f->be, threads, CPU_ISA_AVX512));
+}
+
+static inline void fix_open(Fix *f, Dtype dtype)
+{
+    fix_open_threads(f, dtype, 1);
 }
 
 /* Marks the tensor as a result; its name is made from its number. */

@@ -7,7 +7,7 @@ typedef struct {
     OpRef x, t, ctx, out;
 } UnetTest;
 
-static void unet_open(UnetTest *u, const char *model, const char *ref, Dtype dtype, int taps)
+static void unet_open_threads(UnetTest *u, const char *model, const char *ref, Dtype dtype, int taps, int threads)
 {
     char path[256];
     memset(u, 0, sizeof *u);
@@ -15,7 +15,7 @@ static void unet_open(UnetTest *u, const char *model, const char *ref, Dtype dty
     read_unet_config(&u->c, path);
     snprintf(path, sizeof path, "tests/vectors/unet/%s.safetensors", ref);
     OK(io_safetensors_open(&u->ref, path));
-    fix_open(&u->f, dtype);
+    fix_open_threads(&u->f, dtype, threads);
     if (taps) {
         u->f.nn.tap = fix_tap;
         u->f.nn.tap_user = &u->f;
@@ -41,6 +41,11 @@ static void unet_open(UnetTest *u, const char *model, const char *ref, Dtype dty
     free(x.v);
     free(ctx.v);
     free(t.v);
+}
+
+static void unet_open(UnetTest *u, const char *model, const char *ref, Dtype dtype, int taps)
+{
+    unet_open_threads(u, model, ref, dtype, taps, 1);
 }
 
 static void unet_close(UnetTest *u)
@@ -121,6 +126,21 @@ static void test_models_unet__bf16(void **state)
     free(v);
     free(r.v);
     unet_close(&u);
+}
+
+static void test_models_unet__threads_do_not_matter(void **state)
+{
+    (void)state;
+    UnetTest a, b;
+    unet_open_threads(&a, "sd15", "sd15_odd", DTYPE_F32, 0, 1);
+    unet_open_threads(&b, "sd15", "sd15_odd", DTYPE_F32, 0, 2);
+    int64_t n = shape_count(&graph_meta(a.f.g, a.out)->shape);
+    float *x = fix_read(&a.f, a.out, n), *y = fix_read(&b.f, b.out, n);
+    assert_memory_equal(x, y, (size_t)n * sizeof *x);
+    free(x);
+    free(y);
+    unet_close(&a);
+    unet_close(&b);
 }
 
 /* The weights of the file are used in place: all are fp32 and aligned. */
@@ -215,6 +235,7 @@ int main(void)
         cmocka_unit_test(test_models_unet__output_without_taps),
         cmocka_unit_test(test_models_unet__odd_sizes),
         cmocka_unit_test(test_models_unet__bf16),
+        cmocka_unit_test(test_models_unet__threads_do_not_matter),
         cmocka_unit_test(test_models_unet__weights_are_mapped),
         cmocka_unit_test(test_models_unet__wrong_inputs),
         cmocka_unit_test(test_models_unet__center_input),
