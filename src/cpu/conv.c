@@ -6,20 +6,23 @@
 #include "cpu/gemm.h"
 #include "cpu/tile.h"
 
-enum { BAND_FLOPS = 10 * 1000 * 1000, BAND_ROWS = 4, BANDS = 32 };
+/* SMALL_WEIGHT: bytes of a packed weight that may exist in several formats. */
+enum { BAND_FLOPS = 10 * 1000 * 1000, BAND_ROWS = 4, BANDS = 32, FORMATS = 3, SMALL_WEIGHT = 2 << 20 };
 
 typedef struct {
     ConvShape s;
     GemmPlan gemm;               /* where conv_is_linear */
-    int linear, forward, bias, res, nband;
+    int linear, forward, bias, res, nband, nformat;
     ConvBand band[BANDS];
     const CpuTile *tile[BANDS];  /* NULL: no output row reaches this band of dx */
+    int format[BANDS];           /* which packed weight the tile reads */
+    const CpuTile *first[FORMATS]; /* a tile of each format */
     size_t workspace, thread_bytes;
 } ConvPlan;
 
 typedef struct {
     ConvPlan p;
-    CpuPacked *packed;
+    CpuPacked *packed[FORMATS];
 } ConvState;
 
 static int is_float(Dtype t)
@@ -28,13 +31,16 @@ static int is_float(Dtype t)
 }
 
 /* Cut by the image's shape alone: enough bands for a few threads on one image, each worth the call. */
-static int64_t band_height(const ConvShape *s, int64_t rows)
+static int64_t band_count(const ConvShape *s, int64_t rows)
 {
     int64_t n = (int64_t)(conv_flops(s) / (double)s->items / BAND_FLOPS), most = rows / BAND_ROWS;
     n = n > most ? most : n;
-    n = n > BANDS ? BANDS : n < 1 ? 1 : n;
-    int64_t h = cpu_ceil_div(rows, n);
-    return cpu_ceil_div(h, s->stride) * s->stride;
+    return n > BANDS ? BANDS : n < 1 ? 1 : n;
+}
+
+static int64_t band_height(const ConvShape *s, int64_t rows, int64_t count)
+{
+    return cpu_ceil_div(cpu_ceil_div(rows, count), s->stride) * s->stride;
 }
 
 /* Rows [row, row + rows) of dx and the rows of dy that reach them; bottom < 0 where the band cannot be cut out. */
@@ -52,33 +58,39 @@ static ConvBand band_in(const ConvShape *s, int64_t row, int64_t rows)
     return b;
 }
 
-static int plan_forward(Backend *be, ConvPlan *p)
+static void add_tile(ConvPlan *p, const ConvBand *b, const CpuTile *t)
 {
-    int64_t h = band_height(&p->s, p->s.oh);
+    int f = 0;
+    while (t && f < p->nformat && !dnnl_memory_desc_equal(&t->weight, &p->first[f < FORMATS ? f : 0]->weight))
+        f++;
+    if (f == p->nformat && t) {
+        if (f < FORMATS)
+            p->first[f] = t;
+        p->nformat++;
+    }
+    p->band[p->nband] = *b;
+    p->format[p->nband] = f;
+    p->tile[p->nband++] = t;
+}
+
+static int plan_forward(Backend *be, ConvPlan *p, int64_t h)
+{
     for (int64_t row = 0; row < p->s.oh; row += h) {
         ConvBand b = conv_band_out(&p->s, row, row + h < p->s.oh ? h : p->s.oh - row);
-        if (b.from_rows <= 0)
-            return err_set(ERR_UNSUPPORTED, "conv2d: padding larger than the kernel");
         CpuTileKey key = conv_key(&p->s, CPU_TILE_CONV, &b, 1);
         CpuTile *t;
         key.bias = p->bias;
         key.sum = p->res;
         TRY(cpu_tile_get(be, &key, &t));
-        if (p->nband && !dnnl_memory_desc_equal(&t->weight, &p->tile[0]->weight)) {
-            key.format = (intptr_t)p->tile[0];
-            TRY(cpu_tile_get(be, &key, &t));
-        }
-        p->band[p->nband] = b;
-        p->tile[p->nband++] = t;
+        add_tile(p, &b, t);
     }
     return 0;
 }
 
-static int plan_bwd_x(Backend *be, ConvPlan *p)
+static int plan_bwd_x(Backend *be, ConvPlan *p, int64_t h)
 {
     const ConvShape *s = &p->s;
-    const CpuTile *first = NULL;
-    int64_t h = band_height(s, s->ih);
+    /* Where a stride skips rows a band may not start on one that is read. */
     for (int64_t row = 0; row < s->ih; row += h)
         if (band_in(s, row, row + h < s->ih ? h : s->ih - row).bottom < 0)
             h = s->ih;
@@ -90,19 +102,27 @@ static int plan_bwd_x(Backend *be, ConvPlan *p)
             ConvBand dy = {b.from, b.from_rows, b.row, b.rows, b.top, b.bottom};
             CpuTileKey key = conv_key(s, CPU_TILE_CONV_BWD_X, &dy, 1);
             key.a = p->res ? DTYPE_F32 : s->type;
-            if (b.bottom < 0)
-                return err_set(ERR_UNSUPPORTED, "conv2d_bwd_x: padding larger than the kernel");
             TRY(cpu_tile_get(be, &key, &t));
-            if (first && !dnnl_memory_desc_equal(&t->weight, &first->weight)) {
-                key.format = (intptr_t)first;
-                TRY(cpu_tile_get(be, &key, &t));
-            }
-            first = first ? first : t;
         }
-        p->band[p->nband] = b;
-        p->tile[p->nband++] = t;
+        add_tile(p, &b, t);
     }
-    return first ? 0 : err_set(ERR_UNSUPPORTED, "conv2d_bwd_x: no output row");
+    return 0;
+}
+
+/* oneDNN's choice of a weight format may differ between the bands at the edges and those inside. Small weights are then
+ * packed in each; big ones are cut into fewer bands until all agree. */
+static int plan_bands(Backend *be, ConvPlan *p)
+{
+    int64_t rows = p->forward ? p->s.oh : p->s.ih, n = band_count(&p->s, rows);
+    for (;; n = n > 2 ? n * 2 / 3 : 1) {
+        int64_t h = band_height(&p->s, rows, n);
+        p->nband = p->nformat = 0;
+        TRY(p->forward ? plan_forward(be, p, h) : plan_bwd_x(be, p, h));
+        if (p->nformat == 0)
+            return err_set(ERR_UNSUPPORTED, "conv2d_bwd_x: no output row");
+        if (n == 1 || p->nformat == 1 || (p->nformat <= FORMATS && p->first[0]->weight_bytes <= SMALL_WEIGHT))
+            return 0;
+    }
 }
 
 static int plan_linear(Backend *be, ConvPlan *p)
@@ -126,7 +146,8 @@ static int conv_plan(Backend *be, OpKind kind, const OpAttr *attr, const Shape *
     p->linear = conv_is_linear(&p->s);
     if (p->linear)
         return plan_linear(be, p);
-    TRY(p->forward ? plan_forward(be, p) : plan_bwd_x(be, p));
+    TRY(conv_check_padding(kind, &p->s, attr));
+    TRY(plan_bands(be, p));
     for (int i = 0; i < p->nband; i++)
         if (p->tile[i] && p->tile[i]->workspace > p->workspace)
             p->workspace = p->tile[i]->workspace;
@@ -163,7 +184,8 @@ static void conv_release(Backend *be, void *state)
     ConvState *st = state;
     if (!st)
         return;
-    cpu_packed_put(be, st->packed);
+    for (int i = 0; i < FORMATS; i++)
+        cpu_packed_put(be, st->packed[i]);
     free(st);
 }
 
@@ -176,12 +198,8 @@ static int conv_prepare(Backend *be, const OpCall *c, void **state)
     if (!st)
         return err_set(ERR_NOMEM, "out of memory: node state");
     TRY_GOTO(conv_plan(be, c->kind, c->attr, &c->in[0].shape, &c->in[1].shape, &c->out[0].shape, c->in[0].dtype, &st->p));
-    if (!st->p.linear) {
-        const CpuTile *t = NULL;
-        for (int i = 0; !t; i++)
-            t = st->p.tile[i];
-        TRY_GOTO(cpu_packed_get(be, t, &c->in[1], &st->packed));
-    }
+    for (int i = 0; i < st->p.nformat; i++)
+        TRY_GOTO(cpu_packed_get(be, st->p.first[i], &c->in[1], &st->packed[i]));
     *state = st;
     st = NULL;
 done:
@@ -194,7 +212,7 @@ typedef struct {
     const CpuTileOps *ops;
     const char *from, *res;
     char *to;
-    const void *weight;
+    CpuPacked *const *packed;
     const float *bias;
     char *scratch;
 } Run;
@@ -209,7 +227,7 @@ static int forward_task(void *ctx, int64_t task, int thread)
     size_t es = conv_size_of(s->type), at = (size_t)((item * s->oh + b->row) * s->ow * s->co) * es;
     if (r->res && r->res != r->to)
         memcpy(r->to + at, r->res + at, (size_t)(b->rows * s->ow * s->co) * es);
-    return cpu_tile_run(p->tile[i], thread, r->from + (size_t)((item * s->ih + b->from) * s->iw * s->ci) * es, r->weight,
+    return cpu_tile_run(p->tile[i], thread, r->from + (size_t)((item * s->ih + b->from) * s->iw * s->ci) * es, r->packed[p->format[i]]->data,
                         r->to + at, r->bias, r->scratch + (size_t)thread * p->thread_bytes);
 }
 
@@ -223,17 +241,18 @@ static int bwd_x_task(void *ctx, int64_t task, int thread)
     int64_t row = s->iw * s->ci;
     size_t es = conv_size_of(s->type), at = (size_t)((item * s->ih + b->row) * row) * es;
     const char *dy = r->from + (size_t)((item * s->oh + b->from) * s->ow * s->co) * es;
+    const void *weight = p->tile[i] ? r->packed[p->format[i]]->data : NULL;
     CpuCarve c = {r->scratch + (size_t)thread * p->thread_bytes, 0};
     void *work = cpu_carve(&c, p->workspace);
     if (!r->res) {
         if (p->tile[i])
-            return cpu_tile_run(p->tile[i], thread, dy, r->weight, r->to + at, NULL, work);
+            return cpu_tile_run(p->tile[i], thread, dy, weight, r->to + at, NULL, work);
         memset(r->to + at, 0, (size_t)(b->rows * row) * es);
         return 0;
     }
     float *acc = cpu_carve(&c, (size_t)(b->rows * row) * sizeof *acc);
     if (p->tile[i])
-        TRY(cpu_tile_run(p->tile[i], thread, dy, r->weight, acc, NULL, work));
+        TRY(cpu_tile_run(p->tile[i], thread, dy, weight, acc, NULL, work));
     else
         memset(acc, 0, (size_t)(b->rows * row) * sizeof *acc);
     r->ops->store(acc, row, NULL, r->res + at, r->to + at, row, b->rows, row, s->type == DTYPE_BF16);
@@ -253,8 +272,9 @@ static int conv_run(Backend *be, const OpCall *c)
     const void *bias = p->bias ? c->in[2].data : NULL, *res = p->res ? c->in[2 + p->bias].data : NULL;
     if (p->linear)
         return cpu_gemm_run(be, &p->gemm, c->in[0].data, c->in[1].data, bias, res, c->out[0].data, c->scratch);
-    TRY(cpu_packed_refresh(be, st->packed, &c->in[1]));
-    Run r = {p, CPU_TILE_OPS(((const CpuState *)be->impl)->isa), c->in[0].data, res, c->out[0].data, st->packed->data, bias,
+    for (int i = 0; i < p->nformat; i++)
+        TRY(cpu_packed_refresh(be, st->packed[i], &c->in[1]));
+    Run r = {p, CPU_TILE_OPS(((const CpuState *)be->impl)->isa), c->in[0].data, res, c->out[0].data, st->packed, bias,
              c->scratch};
     return cpu_tile_loop(be, p->s.items * p->nband, conv_flops(&p->s), p->forward ? forward_task : bwd_x_task, &r);
 }

@@ -36,7 +36,7 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static int choose(WPlan *p)
+static void choose(WPlan *p)
 {
     const ConvShape *s = &p->s;
     int64_t pixels = s->oh * s->ow;
@@ -47,15 +47,10 @@ static int choose(WPlan *p)
     p->groups = cpu_ceil_div(s->items, p->group);
     int64_t h = pixels <= CALL_PIXELS ? s->oh : cpu_ceil_div(CALL_PIXELS, s->ow);
     h = s->oh > h * CONV_MAX_BANDS ? cpu_ceil_div(s->oh, CONV_MAX_BANDS) : h;
-    for (int64_t row = 0; row < s->oh; row += h) {
-        ConvBand b = conv_band_out(s, row, row + h < s->oh ? h : s->oh - row);
-        if (b.from_rows <= 0)
-            return err_set(ERR_UNSUPPORTED, "conv2d_bwd_w: padding larger than the kernel");
-        p->band[p->nband++] = b;
-    }
+    for (int64_t row = 0; row < s->oh; row += h)
+        p->band[p->nband++] = conv_band_out(s, row, row + h < s->oh ? h : s->oh - row);
     p->parts = p->slices >= 4 ? 1 : PARTS / p->slices;
     p->parts = p->parts > p->groups * p->nband ? p->groups * p->nband : p->parts;
-    return 0;
 }
 
 static int get_tiles(Backend *be, WPlan *p, Dtype out)
@@ -105,7 +100,8 @@ static int w_plan(Backend *be, const OpAttr *attr, const Meta *in, const Meta *o
         p->bytes = cpu_gemm_outer_scratch(be, &p->gemm);
         return 0;
     }
-    TRY(choose(p));
+    TRY(conv_check_padding(OP_CONV2D_BWD_W, &p->s, attr));
+    choose(p);
     TRY(get_tiles(be, p, out[0].dtype));
     CpuCarve c = {0};
     cpu_carve(&c, p->workspace);
