@@ -115,6 +115,17 @@ static int check_fit(const Pipeline *p)
     return 0;
 }
 
+/* Parts without the variant fall back to their plain files, as in diffusers; none at all is a mistake. */
+static int check_variant(const Pipeline *p, const char *variant)
+{
+    char mark[64];
+    snprintf(mark, sizeof mark, ".%.60s.", variant);
+    for (int i = 0; i < PIPELINE_PARTS; i++)
+        if (strstr(io_path_name(io_safetensors_path(p->files[i])), mark))
+            return 0;
+    return err_set(ERR_NOTFOUND, "%s: no weight file has the variant '%s'", p->dir, variant);
+}
+
 int pipeline_open(Pipeline **out, const char *dir, const char *variant)
 {
     return pipeline_open_without(out, dir, variant, PIPELINE_PARTS);
@@ -139,6 +150,8 @@ int pipeline_open_without(Pipeline **out, const char *dir, const char *variant, 
     TRY_GOTO(io_path_join(&p->scheduler, dir, "scheduler/scheduler_config.json"));
     for (int i = 0; i < PIPELINE_PARTS; i++)
         TRY_GOTO(open_part(p, (PipelinePart)i, variant, projection, (PipelinePart)i != without));
+    if (variant)
+        TRY_GOTO(check_variant(p, variant));
     TRY_GOTO(check_fit(p));
     *out = p;
     p = NULL;

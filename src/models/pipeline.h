@@ -11,7 +11,7 @@ typedef enum { PIPELINE_UNET, PIPELINE_TEXT, PIPELINE_VAE, PIPELINE_PARTS } Pipe
 
 typedef struct Pipeline Pipeline;
 
-/* variant: "fp16" or NULL (plain files first). Checks the classes in model_index.json. ERR_NOTFOUND, ERR_FORMAT, ERR_UNSUPPORTED with
+/* variant: "fp16" (ERR_NOTFOUND when no part has it) or NULL (plain files first). Checks the classes in model_index.json. ERR_NOTFOUND, ERR_FORMAT, ERR_UNSUPPORTED with
  * file and key. */
 int pipeline_open(Pipeline **out, const char *dir, const char *variant);
 /* The same for a model one part of which is still to be trained: only its config.json is read, pipeline_files gives NULL. */
