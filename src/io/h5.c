@@ -76,9 +76,10 @@ static int create_at(IoH5 *f, const char *path)
     H5Pset_obj_track_times(file_props, 0);
     f->file = H5Fcreate(path, H5F_ACC_TRUNC, file_props, props);
     f->writable = 1;
+    int rc = f->file < 0 ? h5_fail(ERR_IO, f, NULL, "cannot create HDF5 file") : 0;
     H5Pclose(props);
     H5Pclose(file_props);
-    return f->file < 0 ? h5_fail(ERR_IO, f, NULL, "cannot create HDF5 file") : 0;
+    return rc;
 }
 
 int io_h5_create(IoH5 **out, const char *path)
@@ -129,10 +130,10 @@ static int open_at(IoH5 **out, const char *path, int writable)
     }
     hid_t props = access_props();
     f->file = H5Fopen(path, writable ? H5F_ACC_RDWR : H5F_ACC_RDONLY, props);
-    H5Pclose(props);
     f->writable = writable;
-    if (f->file < 0) {
-        int rc = h5_fail(ERR_FORMAT, f, NULL, "cannot open HDF5 file");
+    int rc = f->file < 0 ? h5_fail(ERR_FORMAT, f, NULL, "cannot open HDF5 file") : 0;
+    H5Pclose(props);
+    if (rc < 0) {
         discard(f);
         return rc;
     }
@@ -213,11 +214,11 @@ static int make_group(IoH5 *f, const char *name)
     hid_t props = H5Pcreate(H5P_GROUP_CREATE);
     H5Pset_obj_track_times(props, 0);
     hid_t g = H5Gcreate2(f->file, name, H5P_DEFAULT, props, H5P_DEFAULT);
+    int rc = g < 0 ? h5_fail(ERR_IO, f, name, "cannot create group") : 0;
     H5Pclose(props);
-    if (g < 0)
-        return h5_fail(ERR_IO, f, name, "cannot create group");
-    H5Gclose(g);
-    return 0;
+    if (g >= 0)
+        H5Gclose(g);
+    return rc;
 }
 
 /* Groups for every '/' in name after the first character. */

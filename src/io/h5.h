@@ -30,7 +30,8 @@ typedef struct {
     int gzip;       /* 0 none, 1..9 */
     int shuffle;    /* byte shuffle before gzip */
     int checksum;   /* fletcher32 */
-    int64_t chunk_rows; /* rows per chunk; 0: chosen (contiguous layout when none of the above and not extensible) */
+    int64_t chunk_rows; /* rows per chunk; 0: about 256 KiB, 32 KiB for rows to append (a file grows by whole chunks);
+                          contiguous layout when none of the above and not extensible */
 } IoH5Store;
 
 typedef struct {

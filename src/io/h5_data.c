@@ -132,9 +132,10 @@ static int mark_bf16(IoH5 *f, const char *name)
 int h5_make_dataset(IoH5 *f, const char *name, hid_t type, Dtype t, hid_t space, hid_t props)
 {
     hid_t set = H5Dcreate2(f->file, name, type, space, H5P_DEFAULT, props, H5P_DEFAULT);
+    int rc = set < 0 ? h5_fail(ERR_IO, f, name, "cannot create dataset") : 0;
     H5Pclose(props);
-    if (set < 0)
-        return h5_fail(ERR_IO, f, name, "cannot create dataset");
+    if (rc < 0)
+        return rc;
     H5Dclose(set);
     return t == DTYPE_BF16 ? mark_bf16(f, name) : 0;
 }
@@ -155,7 +156,7 @@ static int set_store(IoH5 *f, const char *name, hid_t props, Dtype t, int ndim, 
     }
     if (!chunked || ndim == 0 || row == 0 || (!extensible && dim[0] == 0))
         return 0; /* contiguous: nothing to chunk */
-    hsize_t bytes = row * dtype_size(t), rows = s->chunk_rows ? (hsize_t)s->chunk_rows : (256u << 10) / bytes;
+    hsize_t bytes = row * dtype_size(t), rows = s->chunk_rows ? (hsize_t)s->chunk_rows : (extensible ? 32u << 10 : 256u << 10) / bytes;
     rows = rows < 1 ? 1 : rows;
     if (!extensible && rows > dim[0])
         rows = dim[0];

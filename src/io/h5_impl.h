@@ -17,7 +17,8 @@ struct IoH5 {
 
 /* Stops HDF5 from printing on this thread; every public function calls it first, since the setting is per thread. */
 void h5_quiet(void);
-/* err_set "path: name: what: HDF5's innermost reason", and clears HDF5's stack. name may be NULL. */
+/* err_set "path: name: what: HDF5's innermost reason", and clears HDF5's stack. name may be NULL. Must directly follow the
+ * call that failed: every other HDF5 call, closing included, forgets the reason. */
 int h5_fail(int code, const IoH5 *f, const char *name, const char *what);
 /* ERR_IO where the file is read-only. */
 int h5_writable(const IoH5 *f, const char *name);
