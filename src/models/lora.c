@@ -57,12 +57,17 @@ static float *factor_alloc(const Shape *s)
     return p;
 }
 
+void lora_shapes(const Shape *weight, int rank, Shape *down, Shape *up)
+{
+    *down = *weight;
+    down->dim[0] = rank;
+    *up = weight->ndim == 4 ? SHAPE(weight->dim[0], rank, 1, 1) : SHAPE(weight->dim[0], rank);
+}
+
 int lora_set_shapes(LoraPart *p, const Shape *weight, int rank)
 {
     p->rank = rank;
-    p->down = *weight;
-    p->down.dim[0] = rank;
-    p->up = weight->ndim == 4 ? SHAPE(weight->dim[0], rank, 1, 1) : SHAPE(weight->dim[0], rank);
+    lora_shapes(weight, rank, &p->down, &p->up);
     p->a = factor_alloc(&p->down);
     p->b = factor_alloc(&p->up);
     return p->a && p->b ? 0 : ERR_NOMEM;

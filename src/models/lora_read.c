@@ -255,18 +255,22 @@ static int fits(const IoTensor *t, const Shape *want)
     return 1;
 }
 
-static int read_factor(const Reader *r, int index, const Shape *want, float *out)
+static int get_factor(const Reader *r, int index, const Shape *want, IoTensor *t)
 {
-    IoTensor t;
     char a[96], b[96];
     const char *path = io_safetensors_path(r->file);
     Meta m;
-    TRY(io_safetensors_at(r->file, index, &t));
-    TRY_CTX(io_tensor_meta(&t, &m), "%s", path);
-    if (!fits(&t, want))
-        return err_set(ERR_SHAPE, "%s: tensor '%s' has shape %s, expected %s", path, t.name, shape_text(&m.shape, a, sizeof a),
+    TRY(io_safetensors_at(r->file, index, t));
+    TRY_CTX(io_tensor_meta(t, &m), "%s", path);
+    if (!fits(t, want))
+        return err_set(ERR_SHAPE, "%s: tensor '%s' has shape %s, expected %s", path, t->name, shape_text(&m.shape, a, sizeof a),
                        shape_text(want, b, sizeof b));
-    TRY_CTX(dtype_convert(out, DTYPE_F32, t.data, t.dtype, shape_count(want)), "%s: tensor '%s'", path, t.name);
+    return 0;
+}
+
+static int read_values(const Reader *r, const IoTensor *t, int64_t n, float *out)
+{
+    TRY_CTX(dtype_convert(out, DTYPE_F32, t->data, t->dtype, n), "%s: tensor '%s'", io_safetensors_path(r->file), t->name);
     return 0;
 }
 
@@ -274,17 +278,21 @@ static int read_part(const Reader *r, const Found *f, Lora *lo)
 {
     const char *path = io_safetensors_path(r->file);
     LoraPart *p;
-    IoTensor t;
+    IoTensor t, u;
+    Shape down, up;
     if (!f->tensor[LEAF_DOWN] || !f->tensor[LEAF_UP])
         return err_set(ERR_NOTFOUND, "%s: module '%s' lacks its %s matrix", path, f->module->path,
                        f->tensor[LEAF_DOWN] ? "up (lora_B)" : "down (lora_A)");
     TRY(io_safetensors_at(r->file, f->tensor[LEAF_DOWN] - 1, &t));
     if (t.ndim < 2 || t.dim[0] < 1 || t.dim[0] > 65536)
         return err_set(ERR_SHAPE, "%s: tensor '%s': expected [rank, ...]", path, t.name);
-    TRY(lora_add(lo, f->module, &p));
-    TRY(lora_set_shapes(p, &f->module->weight, (int)t.dim[0]));
-    TRY(read_factor(r, f->tensor[LEAF_DOWN] - 1, &p->down, p->a));
-    TRY(read_factor(r, f->tensor[LEAF_UP] - 1, &p->up, p->b));
+    lora_shapes(&f->module->weight, (int)t.dim[0], &down, &up);
+    TRY(get_factor(r, f->tensor[LEAF_DOWN] - 1, &down, &t));
+    TRY(get_factor(r, f->tensor[LEAF_UP] - 1, &up, &u));
+    TRY(lora_add(lo, f->module, &p)); /* memory only now: what a file claims is bounded by what it holds */
+    TRY(lora_set_shapes(p, &f->module->weight, (int)down.dim[0]));
+    TRY(read_values(r, &t, shape_count(&down), p->a));
+    TRY(read_values(r, &u, shape_count(&up), p->b));
     p->alpha = 0;
     if (f->tensor[LEAF_ALPHA])
         TRY(alpha_from_tensor(r, f->tensor[LEAF_ALPHA] - 1, &p->alpha));
