@@ -205,8 +205,7 @@ static const json_t *peft_pattern(const json_t *pattern, const char *path)
 
 static int alpha_from_peft(const Reader *r, const char *path, int rank, float *alpha)
 {
-    char root[32];
-    snprintf(root, sizeof root, "%.*s", (int)strcspn(path, "."), path);
+    const char *root = strncmp(path, "unet.", 5) ? "text_encoder" : "unet";
     const json_t *v = peft_pattern(peft_value(r, root, "alpha_pattern"), path);
     v = v ? v : peft_value(r, root, "lora_alpha");
     if (json_is_true(peft_value(r, root, "use_dora")))
