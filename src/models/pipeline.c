@@ -121,7 +121,7 @@ static int check_variant(const Pipeline *p, const char *variant)
     char mark[64];
     snprintf(mark, sizeof mark, ".%.60s.", variant);
     for (int i = 0; i < PIPELINE_PARTS; i++)
-        if (strstr(io_path_name(io_safetensors_path(p->files[i])), mark))
+        if (p->files[i] && strstr(io_path_name(io_safetensors_path(p->files[i])), mark))
             return 0;
     return err_set(ERR_NOTFOUND, "%s: no weight file has the variant '%s'", p->dir, variant);
 }
@@ -211,7 +211,8 @@ IoSafetensors *pipeline_files(const Pipeline *p, PipelinePart part)
 int pipeline_load(Pipeline *p, NnParams *ps, const Graph *g)
 {
     for (int i = 0; i < PIPELINE_PARTS; i++)
-        TRY(nn_params_load(ps, g, parts[i].root, p->files[i], parts[i].names));
+        if (p->files[i])
+            TRY(nn_params_load(ps, g, parts[i].root, p->files[i], parts[i].names));
     return 0;
 }
 
@@ -304,6 +305,8 @@ static int hash_index(char hex[HASH_HEX_SIZE], const char *path)
 
 int pipeline_hash(Pipeline *p, PipelinePart part, const char **hex)
 {
+    if (!p->files[part])
+        return err_set(ERR_NOTFOUND, "%s: '%s' was opened without its weights", p->dir, parts[part].root);
     const char *path = io_safetensors_path(p->files[part]);
     if (!p->hash[part][0]) {
         char h[HASH_HEX_SIZE];

@@ -11,8 +11,8 @@ typedef enum { PIPELINE_UNET, PIPELINE_TEXT, PIPELINE_VAE, PIPELINE_PARTS } Pipe
 
 typedef struct Pipeline Pipeline;
 
-/* variant: "fp16" (ERR_NOTFOUND when no part has it) or NULL (plain files first). Checks the classes in model_index.json. ERR_NOTFOUND, ERR_FORMAT, ERR_UNSUPPORTED with
- * file and key. */
+/* variant: "fp16" (ERR_NOTFOUND when no part has it) or NULL (plain files first). Checks the classes in model_index.json.
+ * ERR_NOTFOUND, ERR_FORMAT, ERR_UNSUPPORTED with file and key. */
 int pipeline_open(Pipeline **out, const char *dir, const char *variant);
 /* The same for a model one part of which is still to be trained: only its config.json is read, pipeline_files gives NULL. */
 int pipeline_open_without(Pipeline **out, const char *dir, const char *variant, PipelinePart without);
@@ -28,7 +28,7 @@ const char *pipeline_scheduler_path(const Pipeline *p); /* scheduler/scheduler_c
 const char *pipeline_root(PipelinePart part);
 IoSafetensors *pipeline_files(const Pipeline *p, PipelinePart part);
 
-/* Loads every parameter of `g` under the three roots into the set (nn_params_load). The pipeline must stay open as long as ps. */
+/* Loads every parameter of `g` under the three roots into the set (nn_params_load); a part opened without weights is left out. The pipeline must stay open as long as ps. */
 int pipeline_load(Pipeline *p, NnParams *ps, const Graph *g);
 /* Lists all linear layers and convolutions of UNet and text encoder (targets of adapters). *mods: nn_modules_deinit. */
 int pipeline_modules(const Pipeline *p, NnModules *mods);

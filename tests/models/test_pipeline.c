@@ -208,6 +208,27 @@ static void test_models_pipeline__shards(void **state)
     remove_shards();
 }
 
+static void test_models_pipeline__without_a_part(void **state)
+{
+    (void)state;
+    Pipeline *p;
+    Graph *g;
+    NnParams *ps;
+    const char *hex;
+    OK(pipeline_open_without(&p, "tests/vectors/sd21-tiny", "fp16", PIPELINE_UNET));
+    OK(graph_create(&g, DTYPE_F32));
+    OK(nn_params_create(&ps));
+    OK(build_all(p, g));
+    OK(pipeline_load(p, ps, g));
+    assert_null(pipeline_files(p, PIPELINE_UNET));
+    assert_null(nn_params_find(ps, "unet.conv_in.weight"));
+    assert_non_null(nn_params_find(ps, "vae.decoder.conv_in.weight"));
+    FAILS(pipeline_hash(p, PIPELINE_UNET, &hex), ERR_NOTFOUND, "'unet' was opened without its weights");
+    nn_params_destroy(ps);
+    graph_destroy(g);
+    pipeline_close(p);
+}
+
 static void index_fails(const char *index, int code, const char *part)
 {
     Pipeline *p = NULL;
@@ -238,6 +259,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_models_pipeline__opens),      cmocka_unit_test(test_models_pipeline__modules),
         cmocka_unit_test(test_models_pipeline__loads_fp16), cmocka_unit_test(test_models_pipeline__hash),
+        cmocka_unit_test(test_models_pipeline__without_a_part),
         cmocka_unit_test(test_models_pipeline__shards),     cmocka_unit_test(test_models_pipeline__errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
