@@ -174,9 +174,10 @@ static int set_structs(const ConfField *f, ConfList *out, const ConfNode *n, con
     return rc;
 }
 
-static int set_node(const ConfField *f, void *conf, const ConfNode *n)
+static int set_node(const ConfField *f, void *conf, const ConfNode *n, const char *path)
 {
     ConfNode *copy = NULL;
+    TRY(conf_node_check_depth(n, path));
     if (!conf_node_is_null(n))
         TRY(conf_node_copy(&copy, n));
     conf_node_destroy(CONF_AT(ConfNode *, f, conf));
@@ -210,7 +211,7 @@ int conf_field_set(const ConfField *f, void *conf, const ConfNode *n, const char
     case CONF_TYPE_INTS:
     case CONF_TYPE_STRUCTS: return set_list(f, conf, n, path);
     case CONF_TYPE_STRUCT: return conf_node_is_null(n) ? 0 : set_struct(f->table, conf_at(f, conf), n, path);
-    case CONF_TYPE_NODE: return set_node(f, conf, n);
+    case CONF_TYPE_NODE: return set_node(f, conf, n, path);
     default: break;
     }
     if (n->kind != CONF_NODE_SCALAR || (!n->plain && f->type != CONF_TYPE_ENUM))

@@ -148,7 +148,8 @@ struct ConfNode {
 
 /* A plain null, ~ or nothing. */
 int conf_node_is_null(const ConfNode *n);
-/* One YAML document (no anchors, aliases, tags or duplicate keys; at most 64 levels and 200,000 nodes). *out is the
+/* One YAML document (no anchors, aliases, tags or duplicate keys; at most 64 levels, 200,000 nodes
+ * and 10,000 keys per map). *out is the
  * caller's. An empty document gives an empty map. */
 int conf_node_parse(ConfNode **out, const char *text, size_t size, const char *name);
 void conf_node_destroy(ConfNode *n);

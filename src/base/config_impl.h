@@ -17,11 +17,14 @@ int conf_node_container(ConfNode **out, ConfNodeKind kind, int line, const char 
 int conf_node_own_source(ConfNode *n, const char *name);
 /* Takes key (NULL in lists) and child, also when it fails. */
 int conf_node_append(ConfNode *parent, char *key, ConfNode *child);
+/* ERR_FORMAT when nested deeper than CONF_NODE_DEPTH_MAX. */
+int conf_node_check_depth(const ConfNode *n, const char *what);
 /* "key 'what': expected X, got 'text'" */
 int conf_node_expected(const ConfNode *n, int code, const char *what, const char *expected);
 
-/* Longest dotted key in messages; longer ones are cut. */
-enum { CONF_PATH_MAX = 512 };
+/* PATH: longest dotted key in messages; longer ones are cut. KEY: longest key that is read. DEPTH: of a document; a
+ * free-form subtree may use NODE_DEPTH of it, so that it can be written below some structs and read again. */
+enum { CONF_PATH_MAX = 512, CONF_KEY_MAX = 256, CONF_DEPTH_MAX = 64, CONF_NODE_DEPTH_MAX = 48 };
 /* Sets one field from a node; `path` is its dotted key. */
 int conf_field_set(const ConfField *f, void *conf, const ConfNode *n, const char *path);
 const ConfField *conf_field_find(const ConfTable *t, const char *key, size_t n);

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-enum { MAX_DEPTH = 64, MAX_NODES = 200000, MAX_KEY = 256, MAX_KEYS = 10000 };
+enum { MAX_NODES = 200000, MAX_KEYS = 10000 };
 
 void conf_node_destroy(ConfNode *n)
 {
@@ -191,8 +191,8 @@ static int read_key(Reader *r, const ConfNode *map, yaml_event_t *e, char **out)
     if (e->type != YAML_SCALAR_EVENT || e->data.scalar.anchor || e->data.scalar.tag)
         return err_set(ERR_FORMAT, "%s:%d: a key must be plain text", r->name, line);
     const char *key = (const char *)e->data.scalar.value;
-    if (strlen(key) != e->data.scalar.length || e->data.scalar.length > MAX_KEY || !*key)
-        return err_set(ERR_FORMAT, "%s:%d: a key must have 1..%d characters", r->name, line, MAX_KEY);
+    if (strlen(key) != e->data.scalar.length || e->data.scalar.length > CONF_KEY_MAX || !*key)
+        return err_set(ERR_FORMAT, "%s:%d: a key must have 1..%d characters", r->name, line, CONF_KEY_MAX);
     if (map->count >= MAX_KEYS) /* finding duplicates takes quadratic time */
         return err_set(ERR_FORMAT, "%s:%d: more than %d keys in one map", r->name, line, MAX_KEYS);
     const ConfNode *other = conf_node_find(map, key);
@@ -231,8 +231,8 @@ static int read_node(Reader *r, yaml_event_t *e, int depth, ConfNode **out)
 {
     int line = mark_line(e->start_mark), rc;
     *out = NULL;
-    if (depth > MAX_DEPTH)
-        return err_set(ERR_FORMAT, "%s:%d: nested deeper than %d levels", r->name, line, MAX_DEPTH);
+    if (depth > CONF_DEPTH_MAX)
+        return err_set(ERR_FORMAT, "%s:%d: nested deeper than %d levels", r->name, line, CONF_DEPTH_MAX);
     if (++r->nodes > MAX_NODES)
         return err_set(ERR_FORMAT, "%s:%d: more than %d values", r->name, line, MAX_NODES);
     if (e->type == YAML_SCALAR_EVENT)
@@ -302,6 +302,23 @@ int conf_node_parse(ConfNode **out, const char *text, size_t size, const char *n
     }
     root->owned_source = source;
     *out = root;
+    return 0;
+}
+
+static int depth_of(const ConfNode *n)
+{
+    int deepest = 0;
+    for (int i = 0; i < n->count; i++) {
+        int d = depth_of(n->items[i]);
+        deepest = d > deepest ? d : deepest;
+    }
+    return deepest + 1;
+}
+
+int conf_node_check_depth(const ConfNode *n, const char *what)
+{
+    if (depth_of(n) > CONF_NODE_DEPTH_MAX)
+        return conf_node_error(n, ERR_FORMAT, what, "nested deeper than %d levels", CONF_NODE_DEPTH_MAX);
     return 0;
 }
 

@@ -124,7 +124,8 @@ static int set_below_node(Assignment *a, const ConfField *f, void *conf)
             return rc;
         }
     }
-    return graft(a, *root, child);
+    TRY(graft(a, *root, child));
+    return conf_node_check_depth(*root, a->path);
 }
 
 static int set_whole(Assignment *a, const ConfField *f, void *conf)
@@ -199,6 +200,10 @@ int config_override(const ConfTable *t, void *conf, const char *assignment)
     const char *equal = strchr(assignment, '=');
     if (!equal || equal == assignment)
         return err_set(ERR_FORMAT, "%s: expected key=value, got '%.100s'", SOURCE, assignment);
+    if (equal - assignment > CONF_KEY_MAX)
+        return err_set(ERR_FORMAT, "%s: a key of more than %d characters", SOURCE, CONF_KEY_MAX);
+    if (!str_is_utf8(assignment, strlen(assignment)))
+        return err_set(ERR_FORMAT, "%s: text is not UTF-8", SOURCE);
     char *path = strndup(assignment, (size_t)(equal - assignment));
     if (!path)
         return err_set(ERR_NOMEM, "out of memory");
