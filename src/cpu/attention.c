@@ -113,8 +113,9 @@ static size_t scratch_attention_bwd(Backend *be, const OpAttr *attr, const Meta 
     (void)out;
     (void)nout;
     AttentionShape s = attention_shape(&in[1].shape, &in[2].shape, attr->heads);
-    int64_t tasks = s.items * s.heads, team = be->threads < tasks ? be->threads : tasks;
-    return in[1].dtype == DTYPE_F64 ? 0 : (size_t)(team * attention_bwd_floats(&s)) * sizeof(float);
+    int64_t tasks = s.items * s.heads * attention_spans(&s).count, team = be->threads < tasks ? be->threads : tasks;
+    int64_t floats = team * attention_bwd_floats(&s) + attention_dq_floats(&s);
+    return in[1].dtype == DTYPE_F64 ? 0 : (size_t)floats * sizeof(float);
 }
 
 void cpu_attention_register(Backend *be)

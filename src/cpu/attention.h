@@ -4,7 +4,7 @@
 
 #include "cpu/kernel.h"
 
-enum { ATTENTION_QUERIES = 64, ATTENTION_KEYS = 64, ATTENTION_PAD = 16 };
+enum { ATTENTION_QUERIES = 64, ATTENTION_KEYS = 96, ATTENTION_PAD = 16 };
 
 /* q [items, lq, heads * width], k and v [items, lk, heads * width]. */
 typedef struct {
@@ -29,12 +29,33 @@ static inline int64_t attention_floats(const AttentionShape *s)
            4 * ATTENTION_QUERIES;
 }
 
-/* Backward: q, do, dq transposed; q and do by rows; scores twice; float keys and values; dk and dv of all keys. */
+/* Backward cuts the keys into at most 4 spans, each small enough that its dk and dv stay in a core's cache. A span of a head
+ * is a task; each leaves its own part of dq, and the parts are added in span order. */
+typedef struct {
+    int64_t keys;  /* per span, a multiple of ATTENTION_KEYS */
+    int64_t count;
+} AttentionSpans;
+
+static inline AttentionSpans attention_spans(const AttentionShape *s)
+{
+    int64_t fit = 65536 / s->padded, count = cpu_ceil_div(s->lk, fit < ATTENTION_KEYS ? ATTENTION_KEYS : fit);
+    count = count > 4 ? 4 : count;
+    int64_t keys = cpu_ceil_div(cpu_ceil_div(s->lk, count), ATTENTION_KEYS) * ATTENTION_KEYS;
+    return (AttentionSpans){keys, cpu_ceil_div(s->lk, keys)};
+}
+
+/* Floats per thread: q and do transposed and by rows; scores twice; float keys and values; dk and dv of a span. */
 static inline int64_t attention_bwd_floats(const AttentionShape *s)
 {
-    return 3 * s->width * ATTENTION_QUERIES + 2 * ATTENTION_QUERIES * s->padded +
-           2 * ATTENTION_KEYS * ATTENTION_QUERIES + 2 * ATTENTION_KEYS * s->padded + 4 * ATTENTION_QUERIES +
-           2 * s->lk * s->padded;
+    return 2 * s->width * ATTENTION_QUERIES + 2 * ATTENTION_QUERIES * s->padded +
+           2 * ATTENTION_KEYS * ATTENTION_QUERIES + 2 * ATTENTION_KEYS * s->padded + 2 * ATTENTION_QUERIES +
+           2 * attention_spans(s).keys * s->padded;
+}
+
+/* Floats of the parts of dq: [items * heads][spans][blocks][width][ATTENTION_QUERIES]. */
+static inline int64_t attention_dq_floats(const AttentionShape *s)
+{
+    return s->items * s->heads * attention_spans(s).count * s->blocks * s->width * ATTENTION_QUERIES;
 }
 
 #endif

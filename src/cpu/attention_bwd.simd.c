@@ -1,24 +1,28 @@
 #include "cpu/simd_attention.h"
 
-/* FlashAttention's backward pass (arXiv 2205.14135, algorithm 4): one task is one head. For each block of queries and each
- * tile of keys the weights are computed again from lse; dq gathers over tiles, dk and dv over blocks, both in order. */
+/* FlashAttention's backward pass (arXiv 2205.14135, algorithm 4): one task is one span of keys of one head. For each block
+ * of queries and each tile of keys the weights are computed again from lse; dk and dv gather over blocks, dq over tiles and
+ * then over spans, all in order. */
 typedef struct {
     AttentionShape s;
     const void *dout, *q, *k, *v, *o;
     const float *lse;
     void *dq, *dk, *dv;
+    AttentionSpans spans;
+    float *part; /* of dq: [heads][spans][blocks][width][QB] */
     float *work;
     float scale;
     int causal, bf;
 } BackArg;
 
 typedef struct {
-    float *qt, *dot, *dqt;      /* [width][QB] */
+    float *qt, *dot;            /* [width][QB] */
     float *q, *dout;            /* [QB][padded] */
     float *p, *ds;              /* [KB][QB] */
     float *kf, *vf;             /* [KB][padded] */
     float *lse, *delta;         /* [QB] */
-    float *dk, *dv;             /* [lk][padded] */
+    float *dk, *dv;             /* [span][padded] */
+    float *dqt;                 /* this block's part of dq, [width][QB] */
     int64_t cols;
 } BackWork;
 
@@ -27,13 +31,14 @@ static BackWork back_work(const BackArg *a, int thread)
     const AttentionShape *s = &a->s;
     BackWork w;
     float *f = a->work + thread * attention_bwd_floats(s);
-    float **part[] = {&w.qt, &w.dot, &w.dqt, &w.q, &w.dout, &w.p, &w.ds, &w.kf, &w.vf, &w.lse, &w.delta, &w.dk, &w.dv};
-    const int64_t t = s->width * QB, r = QB * s->padded, tile = KB * QB, k = KB * s->padded, all = s->lk * s->padded;
-    const int64_t size[] = {t, t, t, r, r, tile, tile, k, k, QB, QB, all, all};
+    float **part[] = {&w.qt, &w.dot, &w.q, &w.dout, &w.p, &w.ds, &w.kf, &w.vf, &w.lse, &w.delta, &w.dk, &w.dv};
+    const int64_t t = s->width * QB, r = QB * s->padded, tile = KB * QB, k = KB * s->padded, all = a->spans.keys * s->padded;
+    const int64_t size[] = {t, t, r, r, tile, tile, k, k, QB, QB, all, all};
     for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
         *part[i] = f;
         f += size[i];
     }
+    w.dqt = NULL;
     w.cols = QB;
     return w;
 }
@@ -51,7 +56,8 @@ static void back_weights(const BackWork *w, int64_t keys, float scale)
         }
 }
 
-static void back_tile(const BackArg *a, BackWork *w, int64_t item, int64_t first, int64_t i0, int64_t rows, int64_t j0)
+static void back_tile(const BackArg *a, BackWork *w, int64_t item, int64_t first, int64_t i0, int64_t rows, int64_t j0,
+                      int64_t begin)
 {
     const AttentionShape *s = &a->s;
     const int64_t keys = attention_keys(s, j0, i0 + rows - 1, a->causal);
@@ -69,10 +75,10 @@ static void back_tile(const BackArg *a, BackWork *w, int64_t item, int64_t first
     gemm_tile(&(GemmTile){.a = k, .row = 1, .step = ld, .b = w->ds, .ldb = QB, .c = w->dqt, .ldc = QB, .depth = keys,
                           .add = 1},
               s->width, w->cols);
-    gemm_tile(&(GemmTile){.a = w->p, .row = QB, .step = 1, .b = w->dout, .ldb = s->padded, .c = w->dv + j0 * s->padded,
+    gemm_tile(&(GemmTile){.a = w->p, .row = QB, .step = 1, .b = w->dout, .ldb = s->padded, .c = w->dv + (j0 - begin) * s->padded,
                           .ldc = s->padded, .depth = rows, .add = 1},
               keys, s->padded);
-    gemm_tile(&(GemmTile){.a = w->ds, .row = QB, .step = 1, .b = w->q, .ldb = s->padded, .c = w->dk + j0 * s->padded,
+    gemm_tile(&(GemmTile){.a = w->ds, .row = QB, .step = 1, .b = w->q, .ldb = s->padded, .c = w->dk + (j0 - begin) * s->padded,
                           .ldc = s->padded, .depth = rows, .add = 1},
               keys, s->padded);
 }
@@ -91,42 +97,77 @@ static void back_rows(const BackArg *a, const BackWork *w, int64_t at, int64_t l
     }
 }
 
-static void back_task(void *p, int64_t head, int thread)
+static float *back_part(const BackArg *a, int64_t head, int64_t span, int64_t block)
+{
+    return a->part + ((head * a->spans.count + span) * a->s.blocks + block) * a->s.width * QB;
+}
+
+static void back_block(const BackArg *a, BackWork *w, int64_t head, int64_t block, int64_t begin, int64_t end)
+{
+    const AttentionShape *s = &a->s;
+    const int64_t item = head / s->heads, first = head % s->heads * s->width, i0 = block * QB;
+    const int64_t rows = s->lq - i0 < QB ? s->lq - i0 : QB, at = (item * s->lq + i0) * s->channels + first;
+    w->cols = cpu_ceil_div(rows, VL) * VL;
+    attention_transpose(w->qt, a->q, at, s->channels, rows, s->width, a->scale * LOG2_E, a->bf);
+    attention_transpose(w->dot, a->dout, at, s->channels, rows, s->width, 1.0f, a->bf);
+    attention_rows(w->q, a->q, at, s->channels, rows, s->width, s->padded, a->bf);
+    attention_rows(w->dout, a->dout, at, s->channels, rows, s->width, s->padded, a->bf);
+    back_rows(a, w, at, head * s->lq + i0, rows);
+    memset(w->dqt, 0, (size_t)(s->width * QB) * sizeof(float));
+    for (int64_t j0 = begin; j0 < end && (!a->causal || j0 < i0 + rows); j0 += KB)
+        back_tile(a, w, item, first, i0, rows, j0, begin);
+}
+
+static void back_task(void *p, int64_t task, int thread)
 {
     const BackArg *a = p;
     const AttentionShape *s = &a->s;
-    const int64_t item = head / s->heads, first = head % s->heads * s->width;
+    const int64_t head = task / a->spans.count, span = task % a->spans.count, begin = span * a->spans.keys;
+    const int64_t end = begin + a->spans.keys < s->lk ? begin + a->spans.keys : s->lk;
     BackWork w = back_work(a, thread);
-    memset(w.dk, 0, (size_t)(2 * s->lk * s->padded) * sizeof(float));
-    for (int64_t i0 = 0; i0 < s->lq; i0 += QB) {
-        const int64_t rows = s->lq - i0 < QB ? s->lq - i0 : QB, at = (item * s->lq + i0) * s->channels + first;
-        w.cols = cpu_ceil_div(rows, VL) * VL;
-        attention_transpose(w.qt, a->q, at, s->channels, rows, s->width, a->scale * LOG2_E, a->bf);
-        attention_transpose(w.dot, a->dout, at, s->channels, rows, s->width, 1.0f, a->bf);
-        attention_rows(w.q, a->q, at, s->channels, rows, s->width, s->padded, a->bf);
-        attention_rows(w.dout, a->dout, at, s->channels, rows, s->width, s->padded, a->bf);
-        back_rows(a, &w, at, head * s->lq + i0, rows);
-        memset(w.dqt, 0, (size_t)(s->width * QB) * sizeof(float));
-        for (int64_t j0 = 0; j0 < s->lk && (!a->causal || j0 < i0 + rows); j0 += KB)
-            back_tile(a, &w, item, first, i0, rows, j0);
-        attention_untranspose(a->dq, at, s->channels, w.dqt, rows, s->width, a->bf);
+    memset(w.dk, 0, (size_t)(2 * a->spans.keys * s->padded) * sizeof(float));
+    for (int64_t block = 0; block < s->blocks; block++) {
+        w.dqt = back_part(a, head, span, block);
+        back_block(a, &w, head, block, begin, end);
     }
-    for (int64_t j = 0; j < s->lk; j++)
+    for (int64_t j = begin; j < end; j++)
         for (int64_t d = 0; d < s->width; d += VL) {
-            int n = lanes_at(d, s->width);
-            int64_t to = (item * s->lk + j) * s->channels + first + d;
-            vt_store(a->dk, to, vf_load(w.dk + j * s->padded + d), n, a->bf);
-            vt_store(a->dv, to, vf_load(w.dv + j * s->padded + d), n, a->bf);
+            int64_t to = (head / s->heads * s->lk + j) * s->channels + head % s->heads * s->width + d;
+            int64_t from = (j - begin) * s->padded + d;
+            vt_store(a->dk, to, vf_load(w.dk + from), lanes_at(d, s->width), a->bf);
+            vt_store(a->dv, to, vf_load(w.dv + from), lanes_at(d, s->width), a->bf);
         }
+}
+
+static void back_dq_task(void *p, int64_t task, int thread)
+{
+    (void)thread;
+    const BackArg *a = p;
+    const AttentionShape *s = &a->s;
+    const int64_t head = task / s->blocks, block = task % s->blocks, i0 = block * QB;
+    const int64_t rows = s->lq - i0 < QB ? s->lq - i0 : QB;
+    float *sum = back_part(a, head, 0, block);
+    for (int64_t span = 1; span < a->spans.count; span++) {
+        const float *x = back_part(a, head, span, block);
+        for (int64_t i = 0; i < s->width * QB; i += VL)
+            vf_store(sum + i, vf_load(sum + i) + vf_load(x + i));
+    }
+    attention_untranspose(a->dq, (head / s->heads * s->lq + i0) * s->channels + head % s->heads * s->width, s->channels, sum,
+                          rows, s->width, a->bf);
 }
 
 int CPU_FN(cpu_attention_bwd)(Backend *be, const OpCall *c)
 {
     BackArg a = {.s = attention_shape(&c->in[1].shape, &c->in[2].shape, c->attr->heads), .dout = c->in[0].data,
                  .q = c->in[1].data, .k = c->in[2].data, .v = c->in[3].data, .o = c->in[4].data, .lse = c->in[5].data,
-                 .dq = c->out[0].data, .dk = c->out[1].data, .dv = c->out[2].data, .work = c->scratch,
+                 .dq = c->out[0].data, .dk = c->out[1].data, .dv = c->out[2].data,
                  .scale = c->attr->scale, .causal = c->attr->causal, .bf = is_bf16(&c->in[1])};
     const AttentionShape *s = &a.s;
-    cpu_parallel_tasks(be, s->items * s->heads, s->items * s->channels * s->lq * s->lk * 2, back_task, &a);
+    const int64_t heads = s->items * s->heads;
+    a.spans = attention_spans(s);
+    a.part = c->scratch;
+    a.work = a.part + attention_dq_floats(s);
+    cpu_parallel_tasks(be, heads * a.spans.count, s->items * s->channels * s->lq * s->lk * 2, back_task, &a);
+    cpu_parallel_tasks(be, heads * s->blocks, heads * a.spans.count * s->blocks * s->width * QB * 8, back_dq_task, &a);
     return 0;
 }

@@ -87,6 +87,22 @@ INLINE void *t_at_mut(void *p, int64_t i, int bf)
     return (char *)p + i * (bf ? 2 : 4);
 }
 
+/* Transposes a square of VL vectors: each round of zips rotates the bits of (row, lane) by one. */
+INLINE void vf_transpose(vf x[VL])
+{
+    for (int n = 1; n < VL; n *= 2) {
+        vf y[VL];
+#pragma GCC unroll 8
+        for (int i = 0; i < VL / 2; i++) {
+            y[2 * i] = vf_zip_low(x[i], x[i + VL / 2]);
+            y[2 * i + 1] = vf_zip_high(x[i], x[i + VL / 2]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++)
+            x[i] = y[i];
+    }
+}
+
 /* Lanes left of `end` at i, at most VL. */
 INLINE int lanes_at(int64_t i, int64_t end)
 {

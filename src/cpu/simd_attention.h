@@ -18,11 +18,19 @@ enum { QB = ATTENTION_QUERIES, KB = ATTENTION_KEYS };
 static void attention_transpose(float *to, const void *x, int64_t at, int64_t ld, int64_t rows, int64_t width, float scale,
                                 int bf)
 {
-    if (rows < QB)
-        memset(to, 0, (size_t)(width * QB) * sizeof *to);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t d = 0; d < width; d++)
-            to[d * QB + i] = t_load(x, at + i * ld + d, bf) * scale;
+    for (int64_t i = 0; i < QB; i += VL)
+        for (int64_t d = 0; d < width; d += VL) {
+            const int n = lanes_at(d, width);
+            vf t[VL];
+            for (int k = 0; k < VL; k++) {
+                t[k] = vf_zero();
+                if (i + k < rows)
+                    t[k] = vt_load(x, at + (i + k) * ld + d, n, bf) * vf_set(scale);
+            }
+            vf_transpose(t);
+            for (int k = 0; k < n; k++)
+                vf_store(to + (d + k) * QB + i, t[k]);
+        }
 }
 
 /* to[i][0..padded) = x[i][0..width) as float, zero-filled. */
@@ -37,9 +45,19 @@ static void attention_rows(float *to, const void *x, int64_t at, int64_t ld, int
 /* x[i][d] = from[d][i] for `rows` queries. */
 static void attention_untranspose(void *x, int64_t at, int64_t ld, const float *from, int64_t rows, int64_t width, int bf)
 {
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t d = 0; d < width; d++)
-            t_store(x, at + i * ld + d, from[d * QB + i], bf);
+    for (int64_t i = 0; i < rows; i += VL)
+        for (int64_t d = 0; d < width; d += VL) {
+            const int n = lanes_at(d, width);
+            vf t[VL];
+            for (int k = 0; k < VL; k++) {
+                t[k] = vf_zero();
+                if (k < n)
+                    t[k] = vf_load(from + (d + k) * QB + i);
+            }
+            vf_transpose(t);
+            for (int k = 0; k < VL && i + k < rows; k++)
+                vt_store(x, at + (i + k) * ld + d, t[k], n, bf);
+        }
 }
 
 /* Puts s[j][i] to -1e30 where key j0 + j comes after query i0 + i. Not -inf: inf - inf would be NaN. */

@@ -68,3 +68,13 @@ INLINE float vf_sum(vf v)
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
 INLINE float vf_top(vf v) { return _mm512_reduce_max_ps(v); }
+
+/* a0 b0 a1 b1 ... of the lower and of the upper halves. */
+INLINE vf vf_zip_low(vf a, vf b)
+{
+    return _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b);
+}
+INLINE vf vf_zip_high(vf a, vf b)
+{
+    return _mm512_permutex2var_ps(a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b);
+}

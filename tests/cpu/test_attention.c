@@ -17,6 +17,10 @@ static const Case cases[] = {
     ATT("self 65, 80 wide", 2, 0.11f, 0, 1, 65, 65, 160, 1),
     ATT("160 wide", 1, 0.079f, 0, 1, 70, 129, 160, 1),
     ATT("512 wide", 1, 0.044f, 0, 1, 36, 67, 512, 1),
+    ATT("several spans of keys", 1, 0.05f, 0, 2, 70, 700, 352, 1),
+    /* The first query sees one key: its dq is 0 but for rounding. */
+    {.name = "causal, several spans", .kind = OP_ATTENTION, .attr = {.heads = 1, .scale = 0.05f, .causal = 1}, .nin = 3,
+     .in = {IN('T', 1, 400, 352), IN('T', 1, 400, 352), IN('T', 1, 400, 352)}, .tol = 1e-4, .skip_fd = 1},
     ATT("17 wide", 3, 0.25f, 0, 1, 33, 191, 51, 1),
 };
 
