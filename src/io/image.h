@@ -35,7 +35,8 @@ int io_image_size(const char *path, int *w, int *h);
 int io_image_to_rgb(IoImage *img, uint8_t r, uint8_t g, uint8_t b);
 
 typedef enum { IO_FILTER_NEAREST, IO_FILTER_BOX, IO_FILTER_BILINEAR, IO_FILTER_BICUBIC, IO_FILTER_LANCZOS } IoFilter;
-/* Antialiased as in Pillow: the filter's support grows with the shrink factor. Alpha is premultiplied meanwhile. */
+/* Byte for byte what Pillow's Image.resize gives (NEAREST aside): antialiased, the filter's support growing with the shrink
+ * factor; alpha is premultiplied meanwhile. */
 int io_image_resize(IoImage *out, const IoImage *img, int w, int h, IoFilter filter);
 /* The part [x, x+w) x [y, y+h). ERR_RANGE when it leaves the image. */
 int io_image_crop(IoImage *out, const IoImage *img, int x, int y, int w, int h);
@@ -61,7 +62,7 @@ int io_image_text_lines(int width, int max_lines, const char *text); /* lines it
  * row_label[rows], col_label[cols], tile_label[rows*cols], title: each may be NULL, as may single labels. */
 typedef struct {
     int rows, cols;
-    const IoImage *tile;    /* 1, 3 or 4 channels; any size, scaled down or centred in the cell */
+    const IoImage *tile;    /* 1, 3 or 4 channels; any size: shrunk to fit, or enlarged by whole pixels, centred */
     int cell_w, cell_h;     /* 0: the largest tile */
     const char *title;
     const char *const *row_label, *const *col_label, *const *tile_label;

@@ -153,7 +153,7 @@ static void premultiply(IoImage *img, int undo)
             if (!undo)
                 v = (v * a + 127) / 255;
             else if (a)
-                v = (v * 255 + a / 2) / a;
+                v = v * 255 / a; /* truncated, as Pillow does */
             p[k] = (uint8_t)(v > 255 ? 255 : v);
         }
     }
