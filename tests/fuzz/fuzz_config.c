@@ -2,7 +2,7 @@
 
 #include "base/config.h"
 #include "base/error.h"
-#include "fuzz/fuzz.h"
+#include "fuzz.h"
 
 typedef struct {
     char *path;

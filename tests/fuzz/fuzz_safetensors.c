@@ -2,7 +2,7 @@
 
 #include "base/arena.h"
 #include "base/error.h"
-#include "fuzz/fuzz.h"
+#include "fuzz.h"
 #include "io/safetensors.h"
 #include "io/safetensors_impl.h"
 

@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/rng.h"
-#include "fuzz/fuzz.h"
+#include "fuzz.h"
 #include "io/file.h"
 
 enum { INPUT_MAX = 1 << 16, CORPUS_MAX = 1000, SLOW_SECONDS = 5 };
