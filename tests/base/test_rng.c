@@ -155,14 +155,17 @@ static void test_base_rng__below_is_unbiased(void **state)
         assert_true(abs(count[i] - DRAWS / N) < 400);
     assert_int_equal(rng_stream_below(&s, 0), 0);
     assert_int_equal(rng_stream_below(&s, 1), 0);
-    uint64_t top = 0;
+    uint64_t top = 0, thirds = 0;
     for (int i = 0; i < 1000; i++) {
         /* A remainder alone would make the lower third twice as likely. */
         uint64_t v = rng_stream_below(&s, 0xC000000000000001u);
         assert_true(v < 0xC000000000000001u);
         top += v >= 0x6000000000000000u;
-        assert_true(rng_stream_below(&s, 3000000000u) < 3000000000u);
+        v = rng_stream_below(&s, 3221225472u); /* 3/4 of 2^32: scaling alone would give every third value twice */
+        assert_true(v < 3221225472u);
+        thirds += v % 3 == 0;
     }
+    assert_true(thirds > 270 && thirds < 400);
     assert_true(top > 430 && top < 570);
 }
 
