@@ -1,7 +1,5 @@
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/signal.h"
@@ -17,23 +15,11 @@ static const char usage[] =
     "again to continue. SIGTERM, SIGINT and SIGUSR1 save the state at the end of the step and stop (exit code 3).\n"
     "`atelier plan CONFIG.yaml` says what a run will need.\n";
 
-/* OMP_NUM_THREADS or the cores this process may run on, but no more than the rank's share of the node. */
-static int rank_threads(const Comm *comm, int threads)
-{
-    int share = (int)sysconf(_SC_NPROCESSORS_ONLN) / (comm->local_size > 0 ? comm->local_size : 1);
-    int n = omp_get_max_threads();
-    if (threads > 0)
-        return threads;
-    if (share < 1)
-        share = 1;
-    return n < share ? n : share;
-}
-
 static int run(Comm *comm, const TrainConf *c)
 {
     Backend *be = NULL;
     TrainResult r;
-    int rc = cpu_backend_create(&be, rank_threads(comm, c->threads), CPU_ISA_AVX512);
+    int rc = cpu_backend_create(&be, cli_threads(comm, c->threads), CPU_ISA_AVX512);
     if (rc >= 0)
         rc = signal_install();
     TRY_GOTO(comm_agree(comm, rc));
