@@ -134,6 +134,16 @@ APT := gcc g++ make pkg-config libdnnl-dev libopenmpi-dev openmpi-bin libhdf5-de
 install-deps: ## Debian packages that are missing (apt)
 	@tests/deps.sh $(APT)
 
+demo: install-deps ## the main job: fine-tune a LoRA on real art, render a sweep, show both (under 10 minutes on 2 cores)
+	@$(MAKE) --no-print-directory atelier
+	@configs/demo.sh
+
+BASE_APT := openclipart-svg fonts-noto-color-emoji librsvg2-bin python3-pil python3-numpy python3-h5py python3-fonttools python3-emoji
+base: install-deps ## build the art set and train the base model from nothing (hours)
+	@tests/deps.sh $(BASE_APT)
+	@$(MAKE) --no-print-directory atelier
+	@configs/base/train.sh
+
 clean:
 	rm -rf build atelier
 
