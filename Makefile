@@ -138,7 +138,7 @@ demo: install-deps ## the main job: fine-tune a LoRA on real art, render a sweep
 	@$(MAKE) --no-print-directory atelier
 	@configs/demo.sh
 
-BASE_APT := openclipart-svg fonts-noto-color-emoji librsvg2-bin python3-pil python3-numpy python3-h5py python3-fonttools python3-emoji
+BASE_APT := openclipart-svg fonts-noto-color-emoji librsvg2-bin python3-pil python3-numpy python3-h5py python3-fonttools unicode-data
 base: install-deps ## build the art set and train the base model from nothing (hours)
 	@tests/deps.sh $(BASE_APT)
 	@$(MAKE) --no-print-directory atelier
