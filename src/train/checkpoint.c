@@ -9,8 +9,9 @@
 #include "io/h5.h"
 #include "train/state.h"
 
-/* Keys that may change between the parts of one run without changing its result. */
-static const char *const free_keys[] = {"threads:", "output:", "cache:", "resume:", "steps:", "every:", "keep:"};
+/* Keys that may change between the parts of one run without changing its result (or only the form in which it is saved). */
+static const char *const free_keys[] = {"threads:", "output:", "cache:",      "resume:",    "steps:",
+                                        "every:",   "keep:",   "save_dtype:", "format:", "gradient_checkpointing:"};
 
 typedef struct {
     const char *group;
@@ -78,13 +79,26 @@ static int checkpoint_dir(char **dir, const TrainConf *c)
     return io_path_join(dir, c->output, "checkpoints");
 }
 
-static void prune(const char *dir, int keep)
+/* Step of "step-00000100.h5", -1 for other names. */
+static int64_t step_of(const char *name)
+{
+    long long step = -1;
+    int end = 0;
+    return sscanf(name, "step-%lld.h5%n", &step, &end) == 1 && end > 0 && !name[end] ? step : -1;
+}
+
+/* Later steps than the one just saved belong to a run that was given up (resume=false, or damaged files passed over). */
+static void prune(const char *dir, int64_t step, int keep)
 {
     IoNames names = {0};
+    int kept = 0;
     if (io_dir_list(&names, dir, ".h5") < 0)
         return;
-    for (int i = 0; i + keep < names.count; i++) {
+    for (int i = names.count - 1; i >= 0; i--) {
         char *path;
+        int64_t at = step_of(names.items[i]);
+        if (at < 0 || (at <= step && ++kept <= keep))
+            continue;
         if (io_path_join(&path, dir, names.items[i]) < 0)
             break;
         if (io_file_remove(path) < 0)
@@ -105,7 +119,7 @@ int train_checkpoint_save(const TrainState *s, const TrainConf *c, const char *c
     TRY_GOTO(io_h5_create(&f, path));
     TRY_GOTO(write_all(f, s, c, config));
     TRY_GOTO(io_h5_commit(&f));
-    prune(dir, c->checkpoint.keep);
+    prune(dir, s->step, c->checkpoint.keep);
 done:
     if (f)
         io_h5_close(f);
@@ -195,9 +209,35 @@ done:
     return rc;
 }
 
+/* The newest of the files that can be read. Values of one that fails half-way are overwritten by the next or never used. */
+static int read_newest(TrainState *s, const TrainConf *c, const char *dir, const IoNames *names, int *found)
+{
+    int tried = 0;
+    for (int i = names->count - 1; i >= 0 && !*found; i--) {
+        char *path;
+        int64_t step = step_of(names->items[i]);
+        if (step < 0)
+            continue;
+        TRY(io_path_join(&path, dir, names->items[i]));
+        int rc = step > c->steps ? err_set(ERR_RANGE, "%s is past the %d steps of the config; use another output folder or resume=false",
+                                           path, c->steps)
+                                 : read_one(s, c, path);
+        free(path);
+        if (rc == ERR_RANGE || rc == ERR_NOMEM)
+            return rc;
+        if (rc < 0)
+            log_warn("checkpoint cannot be used: %s; trying the one before", err_message());
+        tried++;
+        *found = rc >= 0;
+    }
+    if (tried && !*found)
+        return err_set(ERR_FORMAT, "%s: none of the %d checkpoints can be read; resume=false starts over", dir, tried);
+    return 0;
+}
+
 int train_checkpoint_resume(TrainState *s, const TrainConf *c, int *found)
 {
-    char *dir = NULL, *path = NULL;
+    char *dir = NULL;
     IoNames names = {0};
     int rc;
     *found = 0;
@@ -206,27 +246,10 @@ int train_checkpoint_resume(TrainState *s, const TrainConf *c, int *found)
         free(dir);
         return 0;
     }
-    TRY_GOTO(io_dir_list(&names, dir, ".h5"));
-    for (int i = names.count - 1; i >= 0 && !*found; i--) {
-        free(path);
-        path = NULL;
-        TRY_GOTO(io_path_join(&path, dir, names.items[i]));
-        rc = read_one(s, c, path);
-        if (rc == ERR_RANGE)
-            goto done;
-        if (rc < 0)
-            log_warn("checkpoint cannot be used: %s; trying the one before", err_message());
-        else
-            *found = 1;
-        rc = 0;
-    }
-done:
-    if (!*found) {
-        s->step = 0;
-        s->skipped = 0;
-    }
+    rc = io_dir_list(&names, dir, ".h5");
+    if (rc >= 0)
+        rc = read_newest(s, c, dir, &names, found);
     free(dir);
-    free(path);
     io_names_deinit(&names);
     return rc;
 }

@@ -131,7 +131,7 @@ static int load(TrainTask *t)
     TRY(io_path_join(&dir, t->conf->model, "clip"));
     int rc = io_safetensors_open_model(&files, dir, bases, NULL);
     if (rc >= 0)
-        rc = nn_params_load(t->params, t->g, "clip", files, clip_names);
+        rc = train_task_load(t, "clip", files, clip_names);
     io_safetensors_close(files); /* trained parameters are copies */
     free(dir);
     return rc;

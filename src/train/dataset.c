@@ -155,10 +155,25 @@ done:
     return rc;
 }
 
-static const char *json_text(const json_t *o, const char *a, const char *b)
+/* The string under either key; *out = NULL when both are absent. */
+static int json_text(const json_t *o, const char *a, const char *b, const char **out)
 {
-    const char *s = json_string_value(json_object_get(o, a));
-    return s ? s : json_string_value(json_object_get(o, b));
+    const json_t *v = json_object_get(o, a);
+    const char *key = v ? a : b;
+    if (!v)
+        v = json_object_get(o, b);
+    *out = json_string_value(v);
+    return v && !*out ? err_set(ERR_FORMAT, "key '%s': expected a string", key) : 0;
+}
+
+static int add_json(TrainDataset *d, const TrainDatasetConf *dc, int line, const json_t *o)
+{
+    const char *file, *caption;
+    int rc = json_text(o, "file_name", "image", &file);
+    if (rc >= 0)
+        rc = json_text(o, "text", "caption", &caption);
+    TRY_CTX(rc, "%s:%d", dc->path, line);
+    return add_listed(d, dc, line, file, caption);
 }
 
 static int open_jsonl(TrainDataset *d, const TrainDatasetConf *dc)
@@ -182,7 +197,7 @@ static int open_jsonl(TrainDataset *d, const TrainDatasetConf *dc)
         if (!o || !json_is_object(o))
             rc = err_set(ERR_FORMAT, "%s:%d: expected a JSON object: %s", dc->path, line, o ? "another value" : je.text);
         else
-            rc = add_listed(d, dc, line, json_text(o, "file_name", "image"), json_text(o, "text", "caption"));
+            rc = add_json(d, dc, line, o);
         json_decref(o);
     }
     free(text);
@@ -195,6 +210,10 @@ static int open_csv(TrainDataset *d, const TrainDatasetConf *dc)
     size_t size;
     TRY(io_file_read(&text, &size, dc->path, LIST_MAX_BYTES));
     TrainCsv csv;
+    if (strlen(text) != size || !str_is_utf8(text, size)) {
+        free(text);
+        return err_set(ERR_FORMAT, "%s: is not UTF-8 text", dc->path);
+    }
     train_csv_init(&csv, text, dc->path);
     int rc = train_csv_next(&csv), file_col = -1, text_col = -1;
     for (int i = 0; rc > 0 && i < csv.count; i++) {

@@ -272,7 +272,7 @@ static int save(TrainTask *t, const TrainState *s, const float *values)
     TRY(train_task_set_values(t, s, values));
     TRY(io_path_join(&path, c->output, "lora.safetensors"));
     TrainMeta meta;
-    int rc = train_lora_metadata(&meta, c, t->data, s, d->pipe);
+    int rc = train_lora_metadata(&meta, c, t->data, s, d->pipe, d->noise.predict);
     if (rc >= 0)
         rc = lora_save(d->lora, path, c->lora.format == TRAIN_LORA_PEFT ? LORA_PEFT : LORA_KOHYA, dtypes[c->save_dtype], meta.item,
                        meta.count);
@@ -313,6 +313,8 @@ static int open_model(TrainTask *t, Diffusion *d)
     TRY(pipeline_open_without(&d->pipe, c->model, NULL, c->init_random ? PIPELINE_UNET : PIPELINE_PARTS));
     const VaeConfig *v = pipeline_vae(d->pipe);
     const ClipConfig *text = pipeline_text(d->pipe);
+    if (c->resolution % vae_factor(v))
+        return err_set(ERR_RANGE, "resolution %d: this model needs a multiple of %d", c->resolution, vae_factor(v));
     d->h = d->w = c->resolution / vae_factor(v);
     d->c = v->latent_channels;
     d->length = text->positions;
@@ -342,6 +344,6 @@ int train_diffusion_open(TrainTask *t, int plan_only)
     if (t->conf->init_random)
         rc = nn_params_init(t->params, t->g, "unet", t->conf->seed, zero, 2);
     else
-        rc = nn_params_load(t->params, t->g, "unet", pipeline_files(d->pipe, PIPELINE_UNET), NULL);
+        rc = train_task_load(t, "unet", pipeline_files(d->pipe, PIPELINE_UNET), NULL);
     return comm_agree(t->comm, rc);
 }

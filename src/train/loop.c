@@ -22,10 +22,19 @@ typedef struct {
     IoLock *lock;      /* rank 0 */
 } Loop;
 
+static int clean_temps(const char *output)
+{
+    char *dir;
+    TRY(io_dir_remove_temps(output));
+    TRY(io_path_join(&dir, output, "checkpoints"));
+    int rc = io_file_is_dir(dir) ? io_dir_remove_temps(dir) : 0;
+    free(dir);
+    return rc;
+}
+
 static int open_output(Loop *l)
 {
     StrBuf text;
-    char *path = NULL;
     str_init(&text);
     int rc = config_dump(&train_conf_table, l->c, &text);
     if (rc >= 0)
@@ -35,9 +44,17 @@ static int open_output(Loop *l)
         return rc;
     TRY(io_dir_make(l->c->output));
     TRY(io_lock_acquire(&l->lock, l->c->output));
+    return clean_temps(l->c->output);
+}
+
+/* Once nothing speaks against the run any more. */
+static int write_config(const Loop *l)
+{
+    char *path;
+    if (l->comm->rank)
+        return 0;
     TRY(io_path_join(&path, l->c->output, "config.yaml"));
-    if (!io_file_exists(path) || !l->c->resume)
-        rc = io_file_write(path, l->config, strlen(l->config));
+    int rc = io_file_write(path, l->config, strlen(l->config));
     free(path);
     return rc;
 }
@@ -139,7 +156,10 @@ static int prepare(Loop *l)
     TRY(train_task_open(&l->task, 0));
     TRY(comm_agree(l->comm, train_step_init(&l->step, &l->task, &l->state)));
     TRY(resume(l));
-    return comm_agree(l->comm, train_step_sync(&l->step));
+    rc = train_step_sync(&l->step);
+    if (rc >= 0)
+        rc = write_config(l);
+    return comm_agree(l->comm, rc);
 }
 
 int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result)

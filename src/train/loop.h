@@ -6,6 +6,7 @@
 #include "io/safetensors.h"
 #include "models/pipeline.h"
 #include "ops/backend.h"
+#include "sampler/schedule.h"
 #include "train/dataset.h"
 #include "train/state.h"
 
@@ -26,7 +27,8 @@ typedef struct {
     char *text[128];    /* owned values; keys are constants */
     int count;
 } TrainMeta;
-int train_lora_metadata(TrainMeta *m, const TrainConf *c, const TrainDataset *d, const TrainState *s, Pipeline *pipe);
+int train_lora_metadata(TrainMeta *m, const TrainConf *c, const TrainDataset *d, const TrainState *s, Pipeline *pipe,
+                        SamplerPredict predict);
 void train_meta_deinit(TrainMeta *m);
 
 #endif

@@ -75,7 +75,7 @@ static int add_training(TrainMeta *m, const TrainConf *c, const TrainDataset *d,
     return add(m, "ss_seed", "%llu", (unsigned long long)c->seed);
 }
 
-static int add_model(TrainMeta *m, const TrainConf *c, Pipeline *pipe)
+static int add_model(TrainMeta *m, const TrainConf *c, Pipeline *pipe, SamplerPredict predict)
 {
     const char *hash;
     int sd1 = pipeline_unet(pipe)->context == 768;
@@ -89,11 +89,12 @@ static int add_model(TrainMeta *m, const TrainConf *c, Pipeline *pipe)
     TRY(add(m, "modelspec.architecture", "%s/lora", sd1 ? "stable-diffusion-v1" : "atelier-base"));
     TRY(add(m, "modelspec.implementation", "atelier"));
     TRY(add(m, "modelspec.title", "%s", io_path_name(c->output)));
-    TRY(add(m, "modelspec.prediction_type", "epsilon"));
+    TRY(add(m, "modelspec.prediction_type", "%s", predict == SAMPLER_PREDICT_V ? "v" : sampler_predict_name(predict)));
     return add(m, "modelspec.resolution", "%dx%d", c->resolution, c->resolution);
 }
 
-int train_lora_metadata(TrainMeta *m, const TrainConf *c, const TrainDataset *d, const TrainState *s, Pipeline *pipe)
+int train_lora_metadata(TrainMeta *m, const TrainConf *c, const TrainDataset *d, const TrainState *s, Pipeline *pipe,
+                        SamplerPredict predict)
 {
     memset(m, 0, sizeof *m);
     StrBuf b;
@@ -112,5 +113,5 @@ int train_lora_metadata(TrainMeta *m, const TrainConf *c, const TrainDataset *d,
     TRY(add(m, "ss_mixed_precision", "%s", c->dtype ? "bf16" : "no"));
     TRY(add(m, "ss_training_comment", "atelier %s", ATELIER_VERSION));
     TRY(add_training(m, c, d, s));
-    return add_model(m, c, pipe);
+    return add_model(m, c, pipe, predict);
 }

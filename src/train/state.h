@@ -29,12 +29,13 @@ int train_state_alloc(TrainState *s, int ema);
 void train_state_deinit(TrainState *s);
 int train_state_push_loss(TrainState *s, float loss);
 
-/* Writes OUT/checkpoints/step-00000100.h5 (written beside, fsync'ed, renamed), then removes all but the newest `keep`.
- * config: the resolved YAML. Layout: docs/formats.md. */
+/* Writes OUT/checkpoints/step-00000100.h5 (written beside, fsync'ed, renamed), then removes all but the newest `keep` and any of
+ * later steps. config: the resolved YAML. Layout: docs/formats.md. */
 int train_checkpoint_save(const TrainState *s, const TrainConf *c, const char *config);
 /* Finds the newest readable checkpoint in OUT/checkpoints and reads it into s (slots must match by name and shape).
- * Damaged newer ones are reported as warnings and passed over. *found = 0 when there is none.
- * ERR_RANGE names the first setting that differs from the checkpoint's config and would change the result. */
+ * Damaged newer ones are reported as warnings and passed over. *found = 0 when there is none. After an error s holds nothing usable.
+ * ERR_RANGE names the first setting that differs from the checkpoint's config and would change the result, or says that the
+ * checkpoint is past conf->steps; ERR_FORMAT: there are checkpoints, but none can be read. */
 int train_checkpoint_resume(TrainState *s, const TrainConf *c, int *found);
 
 #endif

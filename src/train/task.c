@@ -68,6 +68,12 @@ int train_task_differentiate(TrainTask *t, NnCtx *nn, OpRef loss)
     return plan_create(&t->plan, t->g, t->be);
 }
 
+int train_task_load(TrainTask *t, const char *root, IoSafetensors *files, NnNameFn names)
+{
+    TRY(nn_params_load(t->params, t->g, root, files, names));
+    return nn_params_set_trainable(t->params, t->g, t->wrt, t->nwrt);
+}
+
 int train_task_set_values(TrainTask *t, const TrainState *s, const float *values)
 {
     for (int i = 0; i < s->count; i++) {

@@ -47,6 +47,8 @@ int train_vae_open(TrainTask *t, int plan_only);
 int train_clip_open(TrainTask *t, int plan_only);
 /* Seeds `loss`, differentiates with respect to nn->trained, makes the gradients outputs, optimizes and plans. */
 int train_task_differentiate(TrainTask *t, NnCtx *nn, OpRef loss);
+/* nn_params_load for a model part; what is trained becomes a copy of its own, the rest stays mapped (files must stay open then). */
+int train_task_load(TrainTask *t, const char *root, IoSafetensors *files, NnNameFn names);
 /* Copies values (slot order of s) into the parameters and marks them changed. */
 int train_task_set_values(TrainTask *t, const TrainState *s, const float *values);
 /* The caption of an item at a position: empty for the dropped share. */

@@ -155,7 +155,7 @@ static int load(TrainTask *t)
     TRY(io_path_join(&dir, t->conf->model, "vae"));
     int rc = io_safetensors_open_model(&files, dir, bases, NULL);
     if (rc >= 0)
-        rc = nn_params_load(t->params, t->g, "vae", files, vae_names);
+        rc = train_task_load(t, "vae", files, vae_names);
     io_safetensors_close(files); /* trained parameters are copies */
     free(dir);
     return rc;
