@@ -22,11 +22,11 @@ static inline AttentionShape attention_shape(const Shape *q, const Shape *k, int
     return s;
 }
 
-/* Floats per thread: transposed queries and output, scores, float keys and values (for bf16), maxima and sums. */
+/* Floats per thread: transposed queries and output, scores, weights, keys and values, maxima and sums. */
 static inline int64_t attention_floats(const AttentionShape *s)
 {
-    return 2 * s->width * ATTENTION_QUERIES + ATTENTION_KEYS * ATTENTION_QUERIES + 2 * ATTENTION_KEYS * s->padded +
-           4 * ATTENTION_QUERIES;
+    return 2 * s->width * ATTENTION_QUERIES + 2 * ATTENTION_KEYS * ATTENTION_QUERIES + 2 * ATTENTION_KEYS * s->padded +
+           2 * ATTENTION_QUERIES;
 }
 
 /* Backward cuts the keys into at most 4 spans, each small enough that its dk and dv stay in a core's cache. A span of a head
@@ -44,11 +44,11 @@ static inline AttentionSpans attention_spans(const AttentionShape *s)
     return (AttentionSpans){keys, cpu_ceil_div(s->lk, keys)};
 }
 
-/* Floats per thread: q and do transposed and by rows; scores twice; float keys and values; dk and dv of a span. */
+/* Floats per thread: q and do transposed and by rows; scores two and a half times; keys and values; dk and dv of a span. */
 static inline int64_t attention_bwd_floats(const AttentionShape *s)
 {
     return 2 * s->width * ATTENTION_QUERIES + 2 * ATTENTION_QUERIES * s->padded +
-           2 * ATTENTION_KEYS * ATTENTION_QUERIES + 2 * ATTENTION_KEYS * s->padded + 2 * ATTENTION_QUERIES +
+           5 * ATTENTION_KEYS * ATTENTION_QUERIES / 2 + 2 * ATTENTION_KEYS * s->padded + 2 * ATTENTION_QUERIES +
            2 * attention_spans(s).keys * s->padded;
 }
 
@@ -57,5 +57,14 @@ static inline int64_t attention_dq_floats(const AttentionShape *s)
 {
     return s->items * s->heads * attention_spans(s).count * s->blocks * s->width * ATTENTION_QUERIES;
 }
+
+/* Products of bf16 pairs (attention_bf16*.simd.c): pairs must not straddle heads. */
+static inline int attention_in_pairs(const Backend *be, const OpView *q, const OpAttr *attr)
+{
+    return ((const CpuState *)be->impl)->bf16 && q->dtype == DTYPE_BF16 && q->shape.dim[2] / attr->heads % 2 == 0 &&
+           attr->scale > 0;
+}
+int cpu_attention_bf16(Backend *be, const OpCall *c);
+int cpu_attention_bwd_bf16(Backend *be, const OpCall *c);
 
 #endif

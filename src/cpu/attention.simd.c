@@ -62,11 +62,7 @@ static void att_softmax(const AttWork *w, int64_t keys, int64_t width)
 static void att_finish(const AttArg *a, const AttWork *w, int64_t at, int64_t lse_at, int64_t rows)
 {
     const AttentionShape *s = &a->s;
-    for (int64_t c = 0; c < w->cols; c += VL) {
-        vf inv = vf_set(1.0f) / vf_load(w->sum + c);
-        for (int64_t d = 0; d < s->width; d++)
-            vf_store(w->ot + d * QB + c, vf_load(w->ot + d * QB + c) * inv);
-    }
+    attention_divide(w->ot, w->sum, s->width, w->cols);
     attention_untranspose(a->o, at, s->channels, w->ot, rows, s->width, a->bf);
     for (int64_t i = 0; i < rows; i++)
         a->lse[lse_at + i] = LN_2 * (w->top[i] + log2f(w->sum[i]));
@@ -107,6 +103,10 @@ static void att_task(void *p, int64_t task, int thread)
 
 int CPU_FN(cpu_attention)(Backend *be, const OpCall *c)
 {
+#if CPU_ISA_LEVEL == 2
+    if (attention_in_pairs(be, &c->in[0], c->attr))
+        return cpu_attention_bf16(be, c);
+#endif
     AttArg a = {.s = attention_shape(&c->in[0].shape, &c->in[1].shape, c->attr->heads), .q = c->in[0].data,
                 .k = c->in[1].data, .v = c->in[2].data, .o = c->out[0].data, .lse = c->out[1].data, .work = c->scratch,
                 .scale = c->attr->scale, .causal = c->attr->causal, .bf = is_bf16(&c->in[0])};

@@ -15,7 +15,7 @@ enum { QB = ATTENTION_QUERIES, KB = ATTENTION_KEYS };
 #define LN_2 0.693147181f
 
 /* to[d][i] = x[i][d] * scale for `rows` queries, 0 for the rest of the block. ld: elements between rows of x. */
-static void attention_transpose(float *to, const void *x, int64_t at, int64_t ld, int64_t rows, int64_t width, float scale,
+static __attribute__((unused)) void attention_transpose(float *to, const void *x, int64_t at, int64_t ld, int64_t rows, int64_t width, float scale,
                                 int bf)
 {
     for (int64_t i = 0; i < QB; i += VL)
@@ -34,7 +34,7 @@ static void attention_transpose(float *to, const void *x, int64_t at, int64_t ld
 }
 
 /* to[i][0..padded) = x[i][0..width) as float, zero-filled. */
-static void attention_rows(float *to, const void *x, int64_t at, int64_t ld, int64_t rows, int64_t width, int64_t padded,
+static __attribute__((unused)) void attention_rows(float *to, const void *x, int64_t at, int64_t ld, int64_t rows, int64_t width, int64_t padded,
                            int bf)
 {
     for (int64_t i = 0; i < rows; i++)
@@ -43,7 +43,7 @@ static void attention_rows(float *to, const void *x, int64_t at, int64_t ld, int
 }
 
 /* x[i][d] = from[d][i] for `rows` queries. */
-static void attention_untranspose(void *x, int64_t at, int64_t ld, const float *from, int64_t rows, int64_t width, int bf)
+static __attribute__((unused)) void attention_untranspose(void *x, int64_t at, int64_t ld, const float *from, int64_t rows, int64_t width, int bf)
 {
     for (int64_t i = 0; i < rows; i += VL)
         for (int64_t d = 0; d < width; d += VL) {
@@ -60,8 +60,18 @@ static void attention_untranspose(void *x, int64_t at, int64_t ld, const float *
         }
 }
 
+/* ot[d][i] /= sum[i] */
+static __attribute__((unused)) void attention_divide(float *ot, const float *sum, int64_t width, int64_t cols)
+{
+    for (int64_t c = 0; c < cols; c += VL) {
+        vf inv = vf_set(1.0f) / vf_load(sum + c);
+        for (int64_t d = 0; d < width; d++)
+            vf_store(ot + d * QB + c, vf_load(ot + d * QB + c) * inv);
+    }
+}
+
 /* Puts s[j][i] to -1e30 where key j0 + j comes after query i0 + i. Not -inf: inf - inf would be NaN. */
-static void attention_mask(float *s, int64_t keys, int64_t j0, int64_t i0)
+static __attribute__((unused)) void attention_mask(float *s, int64_t keys, int64_t j0, int64_t i0)
 {
     for (int64_t j = 0; j < keys; j++)
         for (int64_t i = 0; i < QB && i0 + i < j0 + j; i++)

@@ -2,7 +2,9 @@
  *
  * Lanes run along i. A is read one scalar at a time through two strides, so neither A nor its transpose is packed; B and C
  * are row-major floats whose columns are padded to whole vectors. Every element of C is one chain of multiply-adds in the
- * order of k, starting from C's old value when `add` is set: cutting k into several calls changes no bit. */
+ * order of k, starting from C's old value when `add` is set: cutting k into several calls changes no bit.
+ *
+ * With GEMM_PAIRS defined every 32-bit word of A and B is a pair of bf16, the lower half first in k; C stays float. */
 #ifndef CPU_SIMD_GEMM_H
 #define CPU_SIMD_GEMM_H
 
@@ -20,6 +22,12 @@ typedef struct {
     int64_t depth;
     int add;
 } GemmTile;
+
+#ifdef GEMM_PAIRS
+INLINE vf gemm_step(vf acc, vf a, vf b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
+#else
+INLINE vf gemm_step(vf acc, vf a, vf b) { return acc + a * b; }
+#endif
 
 INLINE void gemm_block(const GemmTile *t, int64_t r0, int64_t c0, int rows, int vecs)
 {
@@ -45,7 +53,7 @@ INLINE void gemm_block(const GemmTile *t, int64_t r0, int64_t c0, int rows, int 
             vf av = vf_set(a[r * row]);
 #pragma GCC unroll 8
             for (int v = 0; v < vecs; v++)
-                acc[r][v] += av * bv[v];
+                acc[r][v] = gemm_step(acc[r][v], av, bv[v]);
         }
     }
 #pragma GCC unroll 8

@@ -34,6 +34,18 @@ INLINE vf vf_exp2_fast(vf x)
     return vf_scale2_fast(q * f + vf_set(1.0f), n);
 }
 
+/* The same to 1e-4, a twentieth of what rounding to bf16 costs. */
+INLINE vf vf_exp2_rough(vf x)
+{
+    x = vf_max(vf_set(VF_POW_MIN), x);
+    vf n = vf_round(x);
+    vf f = x - n;
+    vf q = vf_set(5.500898510e-2f);
+    q = q * f + vf_set(2.422109395e-1f);
+    q = q * f + vf_set(6.932829022e-1f);
+    return vf_scale2_fast(q * f + vf_set(1.0f), n);
+}
+
 /* (tanh(x)/x - 1) / x^2 under 0.55, error 1e-9; 1 - 2 / (e^2x + 1) above. */
 INLINE vf vf_tanh(vf x)
 {
