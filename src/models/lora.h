@@ -26,6 +26,8 @@ typedef struct Lora Lora;
 /* Reads a file; names are resolved against `modules`. ERR_UNSUPPORTED for other kinds (LoHa, LoKr, DoRA, ...), ERR_NOTFOUND for a
  * module that the base model lacks, ERR_SHAPE; messages name the file and the tensor. */
 int lora_load(Lora **out, const char *path, const NnModules *modules);
+/* The same from bytes in memory; `name` stands for the file in messages. */
+int lora_load_memory(Lora **out, const void *data, size_t size, const char *name, const NnModules *modules);
 
 typedef struct {
     int rank;

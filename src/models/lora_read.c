@@ -315,22 +315,21 @@ static int read_metadata(Reader *r)
     return 0;
 }
 
-int lora_load(Lora **out, const char *path, const NnModules *modules)
+/* Closes the file. */
+static int read_all(Lora **out, IoSafetensors *file, const NnModules *modules)
 {
-    Reader r = {.modules = modules};
+    Reader r = {.file = file, .modules = modules};
     Lora *lo = NULL;
-    int rc;
-    TRY(io_safetensors_open(&r.file, path));
+    int rc, n = io_safetensors_count(file);
     TRY_GOTO(read_metadata(&r));
-    int n = io_safetensors_count(r.file);
     if (!(r.found = calloc((size_t)n + 1, sizeof *r.found))) {
-        rc = err_set(ERR_NOMEM, "%s: out of memory", path);
+        rc = err_set(ERR_NOMEM, "%s: out of memory", io_safetensors_path(file));
         goto done;
     }
     for (int i = 0; i < n; i++)
         TRY_GOTO(place_tensor(&r, i));
     if (!r.nfound) {
-        rc = err_set(ERR_FORMAT, "%s: holds no LoRA", path);
+        rc = err_set(ERR_FORMAT, "%s: holds no LoRA", io_safetensors_path(file));
         goto done;
     }
     TRY_GOTO(lora_alloc(&lo));
@@ -343,6 +342,20 @@ done:
     lora_destroy(lo);
     free(r.found);
     json_decref(r.peft);
-    io_safetensors_close(r.file);
+    io_safetensors_close(file);
     return rc;
+}
+
+int lora_load(Lora **out, const char *path, const NnModules *modules)
+{
+    IoSafetensors *file;
+    TRY(io_safetensors_open(&file, path));
+    return read_all(out, file, modules);
+}
+
+int lora_load_memory(Lora **out, const void *data, size_t size, const char *name, const NnModules *modules)
+{
+    IoSafetensors *file;
+    TRY(io_safetensors_open_memory(&file, data, size, name));
+    return read_all(out, file, modules);
 }
