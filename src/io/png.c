@@ -121,8 +121,25 @@ static int read_pixels(Codec *c)
     return 0;
 }
 
+/* libpng takes and clears as much memory as a chunk says it needs before it reads it. */
+static int check_chunks(const uint8_t *d, size_t size)
+{
+    for (size_t at = 8; at < size;) {
+        if (size - at < 12)
+            return err_set(ERR_FORMAT, "PNG: truncated at byte %zu", at);
+        size_t n = (size_t)d[at] << 24 | (size_t)d[at + 1] << 16 | (size_t)d[at + 2] << 8 | d[at + 3];
+        if (n > size - at - 12)
+            return err_set(ERR_FORMAT, "PNG: chunk at byte %zu is truncated", at);
+        if (memcmp(d + at + 4, "IEND", 4) == 0)
+            return 0;
+        at += n + 12;
+    }
+    return err_set(ERR_FORMAT, "PNG: truncated: no IEND chunk");
+}
+
 static int read_run(Codec *c, int (*step)(Codec *))
 {
+    TRY(check_chunks(c->data, c->size));
     c->png = png_create_read_struct(PNG_LIBPNG_VER_STRING, c, on_error, on_warning);
     c->info = c->png ? png_create_info_struct(c->png) : NULL;
     if (!c->info)

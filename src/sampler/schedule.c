@@ -61,6 +61,9 @@ int sampler_betas(SamplerBetas kind, double start, double end, int steps, int ze
     }
     if (zero_snr)
         rescale_zero_snr(betas, steps);
+    for (int i = 0; i < steps; i++)
+        if (!isfinite(betas[i]))
+            return err_set(ERR_RANGE, "rescale_betas_zero_snr: betas so large that no signal is left at timestep %d", i - 1);
     return 0;
 }
 

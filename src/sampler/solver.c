@@ -39,6 +39,21 @@ static int history_size(const SamplerConf *c)
     }
 }
 
+/* Only DDIM without epsilon prediction can start from pure noise (alpha_bar 0). */
+static int check_levels(const Sampler *s)
+{
+    int pure = s->c.kind == SAMPLER_DDIM && s->c.predict != SAMPLER_PREDICT_EPSILON;
+    for (int i = 0; i < s->count; i++) {
+        if (s->t[i] < 0 || s->t[i] > s->c.train_steps - 1)
+            return err_set(ERR_RANGE, "sampler: timestep %g of call %d is outside 0..%d: choose other steps or spacing", s->t[i], i,
+                           s->c.train_steps - 1);
+        if (!isfinite(s->sigma[i]) && !pure)
+            return err_set(ERR_RANGE, "sampler: no signal is left at timestep %g: betas too large for %s with %s", s->t[i],
+                           sampler_kind_name(s->c.kind), sampler_predict_name(s->c.predict));
+    }
+    return 0;
+}
+
 int sampler_create(Sampler **out, const SamplerConf *conf, size_t max_n)
 {
     int rc = ERR_NOMEM;
@@ -68,12 +83,8 @@ int sampler_create(Sampler **out, const SamplerConf *conf, size_t max_n)
         goto done;
     s->final_bar = conf->set_alpha_to_one ? 1 : s->alpha_bar[0];
     s->count = sampler_timesteps(conf, s->alpha_bar, s->t, s->sigma);
-    for (int i = 0; i < s->count; i++)
-        if (s->t[i] < 0 || s->t[i] > conf->train_steps - 1) {
-            rc = err_set(ERR_RANGE, "sampler: timestep %g of call %d is outside 0..%d: choose other steps or spacing", s->t[i], i,
-                         conf->train_steps - 1);
-            goto done;
-        }
+    if ((rc = check_levels(s)) < 0)
+        goto done;
     sampler_reset(s);
     *out = s;
     s = NULL;

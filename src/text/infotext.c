@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/str.h"
+#include "text/unicode.h"
 
 /* A1111's re_param. */
 static const char param_pattern[] = "\\s*(\\w[\\w \\-/]+):\\s*(\"(?:\\\\.|[^\\\\\"])+\"|[^,]*)(?:,|$)";
@@ -103,11 +104,20 @@ const char *infotext_get(const Infotext *t, const char *key)
     return NULL;
 }
 
-/* A1111 quotes for , : and newline; what would not come back as it was is quoted too. */
+/* A1111 quotes for , : and newline; what would not come back as it was (leading or trailing white space, a leading quote,
+ * control characters) is quoted too. */
 static int needs_quotes(const char *v)
 {
-    size_t n = strlen(v);
-    return n && (strpbrk(v, ",:\n\r") || v[0] == '"' || isspace((unsigned char)v[0]) || isspace((unsigned char)v[n - 1]));
+    size_t n = strlen(v), used;
+    if (!n)
+        return 0;
+    int32_t first = text_utf8_decode(v, n, &used);
+    if (strpbrk(v, ",:") || first == '"' || first == 0x180E || text_is_space(first) || isspace((unsigned char)v[n - 1]))
+        return 1;
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)v[i] < 0x20)
+            return 1;
+    return 0;
 }
 
 int infotext_build(char **text, const Infotext *t)

@@ -386,6 +386,16 @@ done:
     return rc < 0 ? err_context(rc, "%s/tokenizer.json", dir) : 0;
 }
 
+static int load_specials(Vocab *v, const json_t *config, const json_t *special, json_t *added)
+{
+    TRY(load_added(v, json_object_get(config, "added_tokens_decoder")));
+    TRY(load_added_map(v, added));
+    TRY(load_roles(v, special));
+    TRY(load_roles(v, config));
+    TRY(default_role(v, "<|startoftext|>", &v->bos));
+    return default_role(v, "<|endoftext|>", &v->eos);
+}
+
 int vocab_load(Vocab *v, const char *dir)
 {
     json_t *config = NULL, *special = NULL, *added = NULL;
@@ -398,12 +408,10 @@ int vocab_load(Vocab *v, const char *dir)
     TRY_GOTO(load_json(&added, dir, "added_tokens.json", 1));
     const json_t *decoder = json_object_get(config, "added_tokens_decoder");
     TRY_GOTO(load_tokens(v, dir, json_object_size(decoder) + json_object_size(added) + 16));
-    TRY_GOTO(load_added(v, decoder));
-    TRY_GOTO(load_added_map(v, added));
-    TRY_GOTO(load_roles(v, special));
-    TRY_GOTO(load_roles(v, config));
-    TRY_GOTO(default_role(v, "<|startoftext|>", &v->bos));
-    TRY_GOTO(default_role(v, "<|endoftext|>", &v->eos));
+    if ((rc = load_specials(v, config, special, added)) < 0) {
+        err_context(rc, "%s", dir);
+        goto done;
+    }
     if (v->pad < 0)
         v->pad = v->eos;
     if (v->unk < 0)

@@ -257,6 +257,7 @@ static void expect_open(const char *vocab, const char *merges, const char *map, 
         put(dir, "special_tokens_map.json", map);
     assert_int_equal(clip_bpe_open(&tok, dir), code);
     assert_null(tok);
+    assert_non_null(strstr(err_message(), dir));
     if (!strstr(err_message(), says))
         fail_msg("\"%s\" lacks \"%s\"", err_message(), says);
     drop_dir(dir);
