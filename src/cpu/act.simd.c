@@ -16,7 +16,7 @@ INLINE vf act_value(int act, vf x)
         vf h = x * vf_set(0.5f);
         return h + h * vf_tanh(u);
     }
-    case ACT_QUICK_GELU: return x / (vf_set(1.0f) + vf_exp(x * vf_set(-1.702f)));
+    case ACT_QUICK_GELU: return x * vf_sigmoid(x * vf_set(1.702f));
     case ACT_RELU: return vf_max(vf_zero(), x);
     case ACT_SIGMOID: return vf_sigmoid(x);
     case ACT_TANH: return vf_tanh(x);

@@ -47,6 +47,12 @@ INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE vf vf_abs(vf a) { return _mm512_abs_ps(a); }
 INLINE vf vf_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 INLINE vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/* 1 / a to about an ulp, for finite a: one Newton step. */
+INLINE vf vf_recip(vf a)
+{
+    vf r = _mm512_rcp14_ps(a);
+    return r + r * (vf_set(1.0f) - a * r);
+}
 /* a < b ? x : y */
 INLINE vf vf_if_lt(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
 INLINE vf vf_copysign(vf mag, vf sign)

@@ -5,10 +5,9 @@
 
 #include "cpu/simd.h"
 
-/* Overflows to infinity, underflows gradually. (e^r - 1 - r) / r^2 on |r| <= ln(2)/2, error 3e-9. */
-INLINE vf vf_exp(vf x)
+/* (e^r - 1 - r) / r^2 on |r| <= ln(2)/2, error 3e-9. x must lie within +-100000. */
+INLINE vf vf_exp_in_range(vf x)
 {
-    x = vf_min(vf_set(90.0f), vf_max(vf_set(-105.0f), x));
     vf n = vf_round(x * vf_set(1.44269504f));
     vf r = x - n * vf_set(0.693359375f);
     r = r - n * vf_set(-2.12194440e-4f);
@@ -18,6 +17,12 @@ INLINE vf vf_exp(vf x)
     q = q * r + vf_set(1.666652113e-1f);
     q = q * r + vf_set(4.999999404e-1f);
     return vf_scale2(q * (r * r) + r + vf_set(1.0f), n);
+}
+
+/* Overflows to infinity, underflows gradually. */
+INLINE vf vf_exp(vf x)
+{
+    return vf_exp_in_range(vf_min(vf_set(90.0f), vf_max(vf_set(-105.0f), x)));
 }
 
 /* 2^x for x <= 127, tiny results may flush to 0; exactly 0 from VF_POW_MIN down. (2^f - 1) / f on |f| <= 1/2, error 9e-8. */
@@ -60,37 +65,40 @@ INLINE vf vf_tanh(vf x)
     return vf_if_lt(a, vf_set(0.55f), small, vf_copysign(big, x));
 }
 
-/* erf(x)/x - 1 in x^2 under 0.93, error 2e-8; 1 - exp(-p(x)) with p = -log(erfc(x)) up to 4, error 2e-9; 1 beyond. */
+/* erf(x)/x as a ratio of polynomials in x^2 for |x| < 4, error 2.5e-8; +-1 beyond, where erf rounds to it. */
 INLINE vf vf_erf(vf x)
 {
-    vf a = vf_abs(x), s = x * x;
-    vf q = vf_set(-5.953757791e-4f);
-    q = q * s + vf_set(4.985943902e-3f);
-    q = q * s + vf_set(-2.676172182e-2f);
-    q = q * s + vf_set(1.128168255e-1f);
-    q = q * s + vf_set(-3.761247993e-1f);
-    q = q * s + vf_set(1.283791512e-1f);
-    vf small = q * x + x;
-    vf t = vf_min(vf_set(4.0f), a);
-    vf p = vf_set(-1.959325891e-4f);
-    p = p * t + vf_set(3.043174278e-3f);
-    p = p * t + vf_set(-2.222675830e-2f);
-    p = p * t + vf_set(1.039312780e-1f);
-    p = p * t + vf_set(6.371825933e-1f);
-    p = p * t + vf_set(1.127675414e+0f);
-    p = p * t + vf_set(1.957187051e-4f);
-    vf big = vf_set(1.0f) - vf_exp(-p);
-    return vf_if_lt(a, vf_set(0.92f), small, vf_copysign(big, x));
+    vf s = vf_min(vf_set(16.0f), x * x);
+    vf p = vf_set(1.986813913e-6f);
+    p = p * s + vf_set(2.845222480e-4f);
+    p = p * s + vf_set(3.882029559e-3f);
+    p = p * s + vf_set(5.309760571e-2f);
+    p = p * s + vf_set(1.935164630e-1f);
+    p = p * s + vf_set(1.128379107e+0f);
+    vf q = vf_set(3.741822366e-5f);
+    q = q * s + vf_set(1.185226836e-3f);
+    q = q * s + vf_set(1.520461589e-2f);
+    q = q * s + vf_set(1.153378561e-1f);
+    q = q * s + vf_set(5.048320293e-1f);
+    q = q * s + vf_set(1.0f);
+    vf y = x * p * vf_recip(q);
+    return vf_if_lt(vf_set(4.0f), vf_abs(x), vf_copysign(vf_set(1.0f), x), y);
+}
+
+/* 1 + e^-x, kept finite so that its reciprocal can be taken with vf_recip; tends to 1e-38 instead of 0 under x = -88. */
+INLINE vf vf_sigmoid_denominator(vf x)
+{
+    return vf_set(1.0f) + vf_exp_in_range(vf_min(vf_set(87.0f), vf_max(vf_set(-105.0f), -x)));
 }
 
 INLINE vf vf_sigmoid(vf x)
 {
-    return vf_set(1.0f) / (vf_set(1.0f) + vf_exp(-x));
+    return vf_recip(vf_sigmoid_denominator(x));
 }
 
 INLINE vf vf_silu(vf x)
 {
-    return x / (vf_set(1.0f) + vf_exp(-x));
+    return x * vf_recip(vf_sigmoid_denominator(x));
 }
 
 /* d/dx of x * sigmoid(x) */
