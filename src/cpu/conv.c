@@ -3,21 +3,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu/gemm.h"
+#include "cpu/conv_gemm.h"
 #include "cpu/tile.h"
 
 /* SMALL_WEIGHT: bytes of a packed weight that may exist in several formats. */
 enum { BAND_FLOPS = 10 * 1000 * 1000, BAND_ROWS = 4, BANDS = 32, FORMATS = 3, SMALL_WEIGHT = 2 << 20 };
 
+enum { LINEAR, GEMM, BANDS_OF_ROWS };
+
 typedef struct {
     ConvShape s;
-    GemmPlan gemm;               /* where conv_is_linear */
-    int linear, forward, bias, res, nband, nformat;
+    GemmPlan linear;             /* kind LINEAR: conv_is_linear */
+    ConvGemm gemm;               /* kind GEMM: cpu_conv_gemm_wanted */
+    int kind, forward, bias, res;
+    int nband, nformat;          /* kind BANDS_OF_ROWS, and all below */
     ConvBand band[BANDS];
     const CpuTile *tile[BANDS];  /* NULL: no output row reaches this band of dx */
     int format[BANDS];           /* which packed weight the tile reads */
     const CpuTile *first[FORMATS]; /* a tile of each format */
     size_t workspace, thread_bytes;
+    size_t bytes;                /* of scratch, whatever the kind */
 } ConvPlan;
 
 typedef struct {
@@ -128,10 +133,10 @@ static int plan_bands(Backend *be, ConvPlan *p)
 static int plan_linear(Backend *be, ConvPlan *p)
 {
     const ConvShape *s = &p->s;
-    GemmShape g = {.type = s->type, .items = s->items, .item_rows = s->oh * s->ow, .forward = p->forward, .bias = p->bias,
+    GemmShape g = {.type = s->type, .out = s->type, .items = s->items, .item_rows = s->oh * s->ow, .forward = p->forward, .bias = p->bias,
                    .res = p->res, .k = p->forward ? s->ci : s->co, .n = p->forward ? s->co : s->ci};
-    TRY(cpu_gemm_plan(be, &g, &p->gemm));
-    p->thread_bytes = cpu_gemm_scratch(be, &p->gemm) / (size_t)be->threads;
+    TRY(cpu_gemm_plan(be, &g, &p->linear));
+    p->bytes = cpu_gemm_scratch(be, &p->linear);
     return 0;
 }
 
@@ -143,9 +148,14 @@ static int conv_plan(Backend *be, OpKind kind, const OpAttr *attr, const Shape *
     p->s = p->forward ? conv_shape(in0, w, out, attr, type) : conv_shape(out, w, in0, attr, type);
     p->bias = p->forward && (attr->has & OP_HAS_BIAS);
     p->res = (attr->has & OP_HAS_RES) != 0;
-    p->linear = conv_is_linear(&p->s);
-    if (p->linear)
+    p->kind = conv_is_linear(&p->s) ? LINEAR : cpu_conv_gemm_wanted(&p->s) ? GEMM : BANDS_OF_ROWS;
+    if (p->kind == LINEAR)
         return plan_linear(be, p);
+    if (p->kind == GEMM) {
+        TRY(cpu_conv_gemm_plan(be, &p->s, p->forward, p->bias, p->res, &p->gemm));
+        p->bytes = cpu_conv_gemm_scratch(be, &p->gemm);
+        return 0;
+    }
     TRY(conv_check_padding(kind, &p->s, attr));
     TRY(plan_bands(be, p));
     for (int i = 0; i < p->nband; i++)
@@ -156,6 +166,7 @@ static int conv_plan(Backend *be, OpKind kind, const OpAttr *attr, const Shape *
     if (!p->forward && p->res)
         cpu_carve(&c, (size_t)(p->band[0].rows * p->s.iw * p->s.ci) * sizeof(float));
     p->thread_bytes = c.used;
+    p->bytes = (size_t)be->threads * c.used;
     return 0;
 }
 
@@ -164,7 +175,7 @@ static size_t scratch_of(Backend *be, OpKind kind, const OpAttr *attr, const Met
     ConvPlan p;
     if (!is_float(in[0].dtype) || conv_plan(be, kind, attr, &in[0].shape, &in[1].shape, &out[0].shape, in[0].dtype, &p) < 0)
         return 0;
-    return (size_t)be->threads * p.thread_bytes;
+    return p.bytes;
 }
 
 static size_t conv_scratch(Backend *be, const OpAttr *attr, const Meta *in, int nin, const Meta *out, int nout)
@@ -270,8 +281,10 @@ static int conv_run(Backend *be, const OpCall *c)
     ConvState *st = c->state;
     const ConvPlan *p = &st->p;
     const void *bias = p->bias ? c->in[2].data : NULL, *res = p->res ? c->in[2 + p->bias].data : NULL;
-    if (p->linear)
-        return cpu_gemm_run(be, &p->gemm, c->in[0].data, c->in[1].data, bias, res, c->out[0].data, c->scratch);
+    if (p->kind == LINEAR)
+        return cpu_gemm_run(be, &p->linear, c->in[0].data, c->in[1].data, bias, res, c->out[0].data, c->scratch);
+    if (p->kind == GEMM)
+        return cpu_conv_gemm_run(be, &p->gemm, c->in[0].data, c->in[1].data, bias, res, c->out[0].data, c->scratch);
     for (int i = 0; i < p->nformat; i++)
         TRY(cpu_packed_refresh(be, st->packed[i], &c->in[1]));
     Run r = {p, CPU_TILE_OPS(((const CpuState *)be->impl)->isa), c->in[0].data, res, c->out[0].data, st->packed, bias,

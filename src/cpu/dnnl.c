@@ -229,10 +229,6 @@ static int tile_finish(CpuDnnl *d, CpuTile *t, Making *m)
         t->weight = m->b;
         t->weight_bytes = dnnl_memory_desc_get_size(&t->weight);
     }
-    if (getenv("ATELIER_DNNL_VERBOSE"))
-        fprintf(stderr, "tile kind %d m%lld k%lld n%lld  %lldx%lld %lld->%lld: %s, workspace %zu\n", (int)k->kind,
-                (long long)k->m, (long long)k->k, (long long)k->n, (long long)k->oh, (long long)k->ow, (long long)k->ci,
-                (long long)k->co, impl, t->workspace);
     return tile_memories(d, t, m, work);
 }
 

@@ -54,8 +54,10 @@ static void choose_bands(GemmPlan *p, int merged)
     const GemmShape *s = &p->s;
     p->groups = merged ? 1 : s->items;
     p->group_rows = merged ? s->items * s->item_rows : s->item_rows;
+    /* Eight bands when the weights are small; half as many where each band has to read many of them. */
+    int64_t want = !s->forward && s->n * s->k > 1024 * 1024 ? 4 : 8;
     if (merged && is_direct(p))
-        p->height = clamp(round_up(cpu_ceil_div(p->group_rows, 8), 16), s->forward ? 64 : 32, MAX_HEIGHT);
+        p->height = clamp(round_up(cpu_ceil_div(p->group_rows, want), 16), s->forward ? 64 : 32, MAX_HEIGHT);
     else
         p->height = cpu_ceil_div(p->group_rows, cpu_ceil_div(p->group_rows, MAX_HEIGHT));
     p->height = min64(p->height, p->group_rows);
@@ -72,20 +74,20 @@ static int64_t slab_cols(const GemmPlan *p, int last)
     return last ? p->s.n - (p->slabs - 1) * p->slab : p->slab;
 }
 
-static int get_tiles(Backend *be, GemmPlan *p, int *row_free)
+static int get_tiles(Backend *be, GemmPlan *p)
 {
     const GemmShape *s = &p->s;
-    *row_free = 1;
+    p->row_free = 1;
     p->workspace = 0;
     for (int i = 0; i < 4; i++) {
         int last_band = i / 2, last_slab = i % 2, direct = is_direct(p);
-        CpuTileKey key = {.kind = CPU_TILE_MATMUL, .a = s->type, .b = s->type, .c = direct ? s->type : DTYPE_F32,
+        CpuTileKey key = {.kind = CPU_TILE_MATMUL, .a = s->type, .b = s->type, .c = direct ? s->out : DTYPE_F32,
                           .bias = direct && s->bias, .sum = direct && s->res, .m = band_rows(p, last_band), .k = s->k,
                           .n = slab_cols(p, last_slab), .trans_b = s->forward};
         CpuTile *t;
         TRY(cpu_tile_get(be, &key, &t));
         p->tile[last_band][last_slab] = t;
-        *row_free &= t->row_free;
+        p->row_free &= t->row_free;
         p->workspace = t->workspace > p->workspace ? t->workspace : p->workspace;
     }
     return 0;
@@ -93,16 +95,15 @@ static int get_tiles(Backend *be, GemmPlan *p, int *row_free)
 
 int cpu_gemm_plan(Backend *be, const GemmShape *s, GemmPlan *p)
 {
-    int row_free;
     memset(p, 0, sizeof *p);
     p->s = *s;
     choose_slabs(p);
     choose_bands(p, 1);
-    TRY(get_tiles(be, p, &row_free));
-    if (row_free)
+    TRY(get_tiles(be, p));
+    if (p->row_free)
         return 0;
     choose_bands(p, 0);
-    return get_tiles(be, p, &row_free);
+    return get_tiles(be, p);
 }
 
 static size_t thread_bytes(const GemmPlan *p)
@@ -137,21 +138,21 @@ static int rows_task(void *ctx, int64_t task, int thread)
     int64_t slab = task / (p->groups * p->bands), band = task % p->bands, group = task / p->bands % p->groups;
     int last_band = band == p->bands - 1, last_slab = slab == p->slabs - 1;
     int64_t row = group * p->group_rows + band * p->height, rows = band_rows(p, last_band), col = slab * p->slab;
-    size_t es = size_of(s->type), at = (size_t)(row * s->n + col) * es;
+    size_t es = size_of(s->type), to = size_of(s->out), at = (size_t)(row * s->n + col) * to;
     const CpuTile *t = p->tile[last_band][last_slab];
     CpuCarve c = {r->scratch + (size_t)thread * r->thread_bytes, 0};
     void *work = cpu_carve(&c, p->workspace);
     const char *x = r->x + (size_t)(row * s->k) * es, *w = r->w + (size_t)(s->forward ? col * s->k : 0) * es;
     if (is_direct(p)) {
         if (r->res && r->res != r->out)
-            memcpy(r->out + at, r->res + at, (size_t)(rows * s->n) * es);
+            memcpy(r->out + at, r->res + at, (size_t)(rows * s->n) * to);
         return cpu_tile_run(t, thread, x, w, r->out + at, r->bias, work);
     }
     float *acc = cpu_carve(&c, (size_t)(p->height * p->slab) * sizeof *acc);
     TRY(cpu_tile_run(t, thread, x, w, acc, NULL, work));
     int64_t cols = slab_cols(p, last_slab);
     r->ops->store(acc, cols, r->bias ? r->bias + col : NULL, r->res ? r->res + at : NULL, r->out + at, s->n, rows, cols,
-                  s->type == DTYPE_BF16);
+                  s->out == DTYPE_BF16);
     return 0;
 }
 

@@ -5,7 +5,7 @@
 #include "cpu/dnnl.h"
 
 typedef struct {
-    Dtype type, out;             /* F32 or BF16; out: only for the outer product */
+    Dtype type, out;             /* of the operands and of the result: F32 or BF16 */
     int64_t items, item_rows;    /* rows of x: items * item_rows; the value of a row never depends on `items` */
     int64_t m, k, n;
     int forward;                 /* weight is [n,k] (y = x w^T); else [k,n] */
@@ -19,6 +19,7 @@ typedef struct {
     int64_t groups, group_rows, height, bands; /* rows: groups of group_rows, each in `bands` of `height` */
     int64_t slab, slabs;                       /* columns */
     const CpuTile *tile[2][2];                 /* [last band][last slab] */
+    int row_free;                              /* the number of rows may change freely: a row's bits stay */
     size_t workspace;
 } GemmPlan;
 

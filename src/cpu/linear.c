@@ -36,7 +36,7 @@ static int is_float(Dtype t)
 
 static GemmShape rows_shape(OpKind kind, const OpAttr *attr, const Meta *in)
 {
-    GemmShape s = {.type = in[0].dtype, .forward = kind == OP_LINEAR};
+    GemmShape s = {.type = in[0].dtype, .out = in[0].dtype, .forward = kind == OP_LINEAR};
     item_rows(&in[0].shape, &s.items, &s.item_rows);
     s.k = in[1].shape.dim[s.forward ? 1 : 0];
     s.n = in[1].shape.dim[s.forward ? 0 : 1];
