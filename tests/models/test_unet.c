@@ -143,6 +143,28 @@ static void test_models_unet__threads_do_not_matter(void **state)
     unet_close(&b);
 }
 
+/* An epsilon of 1e-5 or 1e-6 is below the tolerances at these variances: the attributes themselves are looked at. */
+static void test_models_unet__epsilons(void **state)
+{
+    (void)state;
+    UnetTest u;
+    int resnet = 0, transformer = 0, layer = 0;
+    unet_open(&u, "sd15", "sd15", DTYPE_F32, 0);
+    for (int i = 0; i < graph_node_count(u.f.g); i++) {
+        const GraphNode *n = graph_node(u.f.g, i);
+        if (n->kind == OP_GROUP_NORM && n->attr.act == ACT_SILU)
+            resnet += n->attr.eps == 1e-5f;
+        else if (n->kind == OP_GROUP_NORM)
+            transformer += n->attr.eps == 1e-6f;
+        else if (n->kind == OP_LAYER_NORM)
+            layer += n->attr.eps == 1e-5f;
+    }
+    assert_int_equal(resnet, 2 * 22 + 1);
+    assert_int_equal(transformer, 16);
+    assert_int_equal(layer, 3 * 16);
+    unet_close(&u);
+}
+
 /* The weights of the file are used in place: all are fp32 and aligned. */
 static void test_models_unet__weights_are_mapped(void **state)
 {
@@ -236,6 +258,7 @@ int main(void)
         cmocka_unit_test(test_models_unet__odd_sizes),
         cmocka_unit_test(test_models_unet__bf16),
         cmocka_unit_test(test_models_unet__threads_do_not_matter),
+        cmocka_unit_test(test_models_unet__epsilons),
         cmocka_unit_test(test_models_unet__weights_are_mapped),
         cmocka_unit_test(test_models_unet__wrong_inputs),
         cmocka_unit_test(test_models_unet__center_input),

@@ -65,6 +65,9 @@ static void check_model(const char *model, Dtype dtype, double limit, int taps)
         OK(exec_run(f.ex));
         check_error(k ? "decoded" : "moments", fix_error(&f, y, ref, k ? "decoded" : "moments"), limit);
         check_taps(&f, ref, k ? "decoder" : "encoder", &seen);
+        for (int i = 0; i < graph_node_count(f.g); i++)
+            if (graph_node(f.g, i)->kind == OP_GROUP_NORM)
+                assert_float_equal((double)graph_node(f.g, i)->attr.eps, 1e-6, 1e-12);
         free(in.v);
         ps = f.ps;
         if (!k) {
