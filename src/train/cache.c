@@ -2,14 +2,16 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/signal.h"
 #include "io/file.h"
 #include "io/h5.h"
 
 #define MEMORY_MAX ((int64_t)2 << 30)
-enum { COPY_ROWS = 256 };
+enum { COPY_ROWS = 256, COMMIT_ROWS = 2048 };
 
 typedef struct {
     uint8_t key[HASH_SIZE];
@@ -28,8 +30,8 @@ static int by_key(const void *a, const void *b)
     return memcmp(((const Entry *)a)->key, ((const Entry *)b)->key, HASH_SIZE);
 }
 
-/* The keys of the file at path, sorted; *n = 0 where there is no usable file. */
-static int read_keys(const TrainCacheSpec *s, Entry **out, int64_t *n)
+/* The keys of the file at path, sorted; *n = 0 where there is no usable file (told where `warn`). */
+static int read_keys(const TrainCacheSpec *s, int warn, Entry **out, int64_t *n)
 {
     IoH5 *f = NULL;
     IoH5Info info;
@@ -67,7 +69,8 @@ done:
     free(keys);
     free(e);
     if (rc < 0 && rc != ERR_NOMEM) {
-        log_warn("cache %s cannot be used and is made anew: %s", s->path, err_message());
+        if (warn)
+            log_warn("cache %s cannot be used and is made anew: %s", s->path, err_message());
         return 0;
     }
     return rc;
@@ -82,11 +85,11 @@ static int64_t lookup(const Entry *e, int64_t n, const uint8_t *key)
 }
 
 /* Fills at[] for rows in the file and lists the others, each distinct key once. */
-static int find_missing(const TrainCacheSpec *s, int64_t *at, int64_t **missing, int64_t *nmissing, int64_t *nold)
+static int find_missing(const TrainCacheSpec *s, int warn, int64_t *at, int64_t **missing, int64_t *nmissing, int64_t *nold)
 {
     Entry *old = NULL, *fresh = NULL;
     int64_t k = 0;
-    TRY(read_keys(s, &old, nold));
+    TRY(read_keys(s, warn, &old, nold));
     *missing = malloc((size_t)(s->count + 1) * sizeof **missing);
     fresh = malloc((size_t)(s->count + 1) * sizeof *fresh);
     if (!*missing || !fresh) {
@@ -138,9 +141,8 @@ done:
 static int begin_file(const TrainCacheSpec *s, IoH5 **f, int64_t nold)
 {
     const int64_t key_dim = HASH_SIZE;
-    IoH5Store store = {0};
-    store.chunk_rows = 1 + (1 << 16) / (s->row * 4);
-    IoH5Store keys = {.chunk_rows = 1024};
+    IoH5Store store = {.checksum = 1, .chunk_rows = 1 + (1 << 16) / (s->row * 4)};
+    IoH5Store keys = {.checksum = 1, .chunk_rows = 1024};
     TRY(io_h5_create(f, s->path));
     TRY(io_h5_create_rows(*f, "row", DTYPE_F32, 0, 1, &s->row, &store));
     TRY(io_h5_create_rows(*f, "key", DTYPE_U8, 0, 1, &key_dim, &keys));
@@ -156,42 +158,81 @@ static int append_round(const TrainCacheSpec *s, IoH5 *f, const float *all, cons
     return 0;
 }
 
-static int compute_missing(const TrainCacheSpec *s, Comm *comm, const int64_t *missing, int64_t n, int64_t nold)
+typedef struct {
+    const TrainCacheSpec *s;
+    Comm *comm;
+    Progress bar;
+    int64_t total, left; /* rows to compute, and of them not yet in the file */
+    int stop;            /* a signal came */
+} Filling;
+
+/* Rows missing[0..n) into a file that replaces the old one. A signal ends it early, with the rows so far in the file. */
+static int compute_missing(Filling *w, const int64_t *missing, int64_t n, int64_t nold)
 {
+    const TrainCacheSpec *s = w->s;
+    Comm *comm = w->comm;
     IoH5 *f = NULL;
     int64_t round = (int64_t)s->batch * comm->size;
     float *mine = malloc((size_t)(s->batch * s->row) * sizeof *mine);
     float *all = comm->rank ? NULL : malloc((size_t)(round * s->row) * sizeof *all);
-    Progress bar;
-    progress_init(&bar, s->label, 0, n, comm->rank == 0);
     int rc = mine && (all || comm->rank) ? 0 : err_set(ERR_NOMEM, "cache: out of memory");
     if (rc >= 0 && comm->rank == 0)
         rc = begin_file(s, &f, nold);
     rc = comm_agree(comm, rc);
-    for (int64_t at = 0; rc >= 0 && at < n; at += round) {
-        int64_t my = at + (int64_t)comm->rank * s->batch, k = n - my;
+    for (int64_t at = 0; rc >= 0 && at < n && !w->stop; at += round) {
+        int64_t my = at + (int64_t)comm->rank * s->batch, k = n - my, m = n - at < round ? n - at : round;
         k = k < 0 ? 0 : k > s->batch ? s->batch : k;
         memset(mine, 0, (size_t)(s->batch * s->row) * sizeof *mine);
         if (k)
             rc = s->compute(s->ctx, missing + my, (int)k, mine);
         TRY_GOTO(comm_agree(comm, rc));
         TRY_GOTO(comm_gather(comm, mine, s->batch * s->row * (int64_t)sizeof *mine, all, 0));
-        int64_t m = n - at < round ? n - at : round;
         if (comm->rank == 0)
             rc = append_round(s, f, all, missing, at, m);
         TRY_GOTO(comm_agree(comm, rc));
-        progress_update(&bar, at + m, "%.1f/s", progress_rate(&bar, at + m));
+        TRY_GOTO(w->stop = comm_any(comm, signal_stop()));
+        w->left -= m;
+        progress_update(&w->bar, w->total - w->left, "%.1f/s", progress_rate(&w->bar, w->total - w->left));
     }
     if (rc >= 0 && f)
         rc = io_h5_commit(&f);
     rc = comm_agree(comm, rc);
 done:
-    progress_break(&bar);
     if (f)
         io_h5_close(f);
     free(mine);
     free(all);
     return rc;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    int64_t x = ((const Entry *)a)->at, y = ((const Entry *)b)->at;
+    return x < y ? -1 : x > y;
+}
+
+/* Entries in the order of their rows, so that each block of the file is read once. */
+static int copy_rows(TrainCache *c, Entry *order, float *rows)
+{
+    IoH5Info info;
+    int64_t have = -1; /* first file row in `rows` */
+    TRY(io_h5_info(c->h5, "row", &info));
+    for (int64_t i = 0; i < c->count; i++) {
+        order[i].at = c->at[i];
+        memcpy(order[i].key, &i, sizeof i);
+    }
+    qsort(order, (size_t)c->count, sizeof *order, by_place);
+    for (int64_t k = 0; k < c->count; k++) {
+        int64_t i, block = order[k].at / COPY_ROWS * COPY_ROWS;
+        memcpy(&i, order[k].key, sizeof i);
+        if (block != have) {
+            int64_t n = info.dim[0] - block > COPY_ROWS ? COPY_ROWS : info.dim[0] - block;
+            TRY(io_h5_read_rows(c->h5, "row", DTYPE_F32, block, n, rows));
+            have = block;
+        }
+        memcpy(c->memory + i * c->row, rows + (order[k].at - block) * c->row, (size_t)c->row * sizeof(float));
+    }
+    return 0;
 }
 
 static int load_memory(TrainCache *c)
@@ -202,68 +243,136 @@ static int load_memory(TrainCache *c)
     if (!c->memory)
         return 0;
     float *rows = malloc((size_t)(COPY_ROWS * c->row) * sizeof *rows);
-    int64_t *order = malloc((size_t)(c->count + 1) * sizeof *order);
-    int rc = rows && order ? 0 : err_set(ERR_NOMEM, "cache: out of memory");
-    int64_t have = -1; /* first file row in `rows` */
-    for (int64_t i = 0; rc >= 0 && i < c->count; i++) {
-        int64_t block = c->at[i] / COPY_ROWS * COPY_ROWS;
-        if (block != have) {
-            IoH5Info info;
-            rc = io_h5_info(c->h5, "row", &info);
-            int64_t n = rc < 0 || info.dim[0] - block > COPY_ROWS ? COPY_ROWS : info.dim[0] - block;
-            if (rc >= 0)
-                rc = io_h5_read_rows(c->h5, "row", DTYPE_F32, block, n, rows);
-            have = block;
-        }
-        if (rc >= 0)
-            memcpy(c->memory + i * c->row, rows + (c->at[i] - block) * c->row, (size_t)c->row * sizeof(float));
-    }
+    Entry *order = malloc((size_t)(c->count + 1) * sizeof *order);
+    int rc = rows && order ? copy_rows(c, order, rows) : err_set(ERR_NOMEM, "cache: out of memory");
     free(rows);
     free(order);
     return rc;
 }
 
-int train_cache_open(TrainCache **out, const TrainCacheSpec *s, Comm *comm)
+/* Rank 0: waits while another run fills caches in the same folder. */
+static int lock_folder(const TrainCacheSpec *s, IoLock **lock)
+{
+    char *dir;
+    TRY(io_path_dir(&dir, s->path));
+    int rc = io_lock_acquire(lock, dir), waited = 0;
+    while (rc == ERR_BUSY && !signal_stop()) {
+        if (!waited++)
+            log_info("waiting for another run that fills caches in %s", dir);
+        sleep(1);
+        rc = io_lock_acquire(lock, dir);
+    }
+    free(dir);
+    return rc == ERR_BUSY ? err_set(ERR_STOPPED, "stopped by %s", signal_name(signal_stop())) : rc;
+}
+
+/* One portion, as large as the file so far, so that little is lost when the run is killed. *n: rows that were missing before. */
+static int fill_portion(Filling *w, int64_t *at, int64_t *n)
+{
+    int64_t *missing = NULL, nold = 0;
+    int first = w->total < 0;
+    int rc = find_missing(w->s, first && w->comm->rank == 0, at, &missing, n, &nold);
+    if (rc >= 0 && !first && *n != w->left)
+        rc = err_set(ERR_IO, "%s: %lld rows are missing, expected %lld", w->s->path, (long long)*n, (long long)w->left);
+    rc = comm_agree(w->comm, rc);
+    if (first) {
+        w->total = w->left = *n;
+        progress_init(&w->bar, w->s->label, 0, *n, w->comm->rank == 0);
+    }
+    int64_t portion = nold > COMMIT_ROWS ? nold : COMMIT_ROWS;
+    if (rc >= 0 && *n)
+        rc = compute_missing(w, missing, *n < portion ? *n : portion, nold);
+    free(missing);
+    return rc;
+}
+
+static int fill_file(const TrainCacheSpec *s, Comm *comm, int64_t *at)
+{
+    IoLock *lock = NULL;
+    Filling w = {.s = s, .comm = comm, .total = -1};
+    int rc = comm_agree(comm, comm->rank ? 0 : lock_folder(s, &lock));
+    int64_t n = 1;
+    while (rc >= 0 && n && !w.stop)
+        rc = fill_portion(&w, at, &n);
+    if (w.total >= 0)
+        progress_break(&w.bar);
+    io_lock_release(lock);
+    if (rc >= 0 && w.stop > 0)
+        return err_set(ERR_STOPPED, "stopped by %s; the %s so far are kept: run again to continue", signal_name(w.stop), s->label);
+    return rc;
+}
+
+static int find_or_fill(TrainCache *c, const TrainCacheSpec *s, Comm *comm)
 {
     int64_t *missing = NULL, nmissing = 0, nold = 0;
+    int rc = find_missing(s, 0, c->at, &missing, &nmissing, &nold);
+    free(missing);
+    TRY(comm_agree(comm, rc));
+    TRY(comm_max_i64(comm, &nmissing, 1)); /* ranks may see different moments of a file that another run fills */
+    return nmissing ? fill_file(s, comm, c->at) : 0;
+}
+
+static int open_file(TrainCache *c, const TrainCacheSpec *s, Comm *comm)
+{
+    int rc = io_h5_open(&c->h5, s->path);
+    if (rc >= 0)
+        rc = load_memory(c);
+    return comm_agree(comm, rc);
+}
+
+static void close_file(TrainCache *c)
+{
+    if (c->h5)
+        io_h5_close(c->h5);
+    free(c->memory);
+    c->h5 = NULL;
+    c->memory = NULL;
+}
+
+/* Damaged rows are found on reading; the file is then made anew, once. */
+static int open_sound(TrainCache *c, const TrainCacheSpec *s, Comm *comm)
+{
+    TRY(find_or_fill(c, s, comm));
+    int rc = open_file(c, s, comm);
+    if (rc >= 0)
+        return 0;
+    close_file(c);
+    if (comm->rank == 0) {
+        log_warn("cache %s cannot be used and is made anew: %s", s->path, err_message());
+        rc = io_file_remove(s->path);
+    }
+    TRY(comm_agree(comm, comm->rank ? 0 : rc));
+    TRY(find_or_fill(c, s, comm));
+    return open_file(c, s, comm);
+}
+
+int train_cache_open(TrainCache **out, const TrainCacheSpec *s, Comm *comm)
+{
     TrainCache *c = calloc(1, sizeof *c);
     int rc = c ? 0 : err_set(ERR_NOMEM, "cache: out of memory");
     if (rc >= 0) {
         c->row = s->row;
         c->count = s->count;
         c->at = malloc((size_t)(s->count + 1) * sizeof *c->at);
-        rc = c->at ? find_missing(s, c->at, &missing, &nmissing, &nold) : err_set(ERR_NOMEM, "cache: out of memory");
+        rc = c->at ? 0 : err_set(ERR_NOMEM, "cache: out of memory");
     }
-    TRY_GOTO(comm_agree(comm, rc));
-    if (nmissing) {
-        TRY_GOTO(compute_missing(s, comm, missing, nmissing, nold));
-        free(missing);
-        missing = NULL;
-        rc = find_missing(s, c->at, &missing, &nmissing, &nold);
-        if (rc >= 0 && nmissing)
-            rc = err_set(ERR_IO, "%s: %lld rows are missing after writing", s->path, (long long)nmissing);
-        TRY_GOTO(comm_agree(comm, rc));
-    }
-    rc = io_h5_open(&c->h5, s->path);
+    rc = comm_agree(comm, rc);
     if (rc >= 0)
-        rc = load_memory(c);
-    TRY_GOTO(comm_agree(comm, rc));
+        rc = open_sound(c, s, comm);
+    if (rc < 0) {
+        train_cache_close(c);
+        return rc;
+    }
     *out = c;
-    c = NULL;
-done:
-    free(missing);
-    train_cache_close(c);
-    return rc;
+    return 0;
 }
 
 void train_cache_close(TrainCache *c)
 {
     if (!c)
         return;
-    if (c->h5)
-        io_h5_close(c->h5);
+    close_file(c);
     free(c->at);
-    free(c->memory);
     free(c);
 }
 

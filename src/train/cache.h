@@ -21,8 +21,9 @@ typedef struct {
     void *ctx;
 } TrainCacheSpec;
 
-/* Collective: the missing rows are shared among the ranks, rank 0 writes. Keeps all wanted rows in memory up to 2 GiB, else reads
- * them from the file on demand. */
+/* Collective: the missing rows are shared among the ranks, rank 0 writes, with the folder's lock (waits for another run that has it).
+ * Keeps all wanted rows in memory up to 2 GiB, else reads them from the file on demand. ERR_STOPPED after a signal: the rows computed
+ * so far are in the file. Errors of compute, and agreed ones. */
 int train_cache_open(TrainCache **out, const TrainCacheSpec *spec, Comm *comm);
 void train_cache_close(TrainCache *c);
 /* Row of entry i into out[row]. */

@@ -35,24 +35,36 @@ static int add_field(TrainCsv *c, char *start)
     return 0;
 }
 
+/* A quoted field at *in is unquoted to *out; *in ends at what follows it. */
+static int read_quoted(TrainCsv *c, char **in, char **out)
+{
+    char *p = *in;
+    for (p++;; p++) {
+        if (!*p)
+            return err_set(ERR_FORMAT, "%s:%d: a quoted field does not end", c->name, c->line);
+        if (*p == '"' && *++p != '"')
+            break;
+        c->next_line += *p == '\n';
+        *(*out)++ = *p;
+    }
+    if (*p == '\r' && (p[1] == '\n' || !p[1]))
+        p++;
+    *in = p;
+    return *p && *p != ',' && *p != '\n' ? err_set(ERR_FORMAT, "%s:%d: text after a closing quote", c->name, c->line) : 0;
+}
+
 /* Moves one field to `start` and returns the character that ended it (',', '\n' or 0), or a negative error. */
 static int read_field(TrainCsv *c, char *start)
 {
     char *in = c->at, *out = start;
     if (*in == '"') {
-        for (in++;; in++) {
-            if (!*in)
-                return err_set(ERR_FORMAT, "%s:%d: a quoted field does not end", c->name, c->line);
-            if (*in == '"' && *++in != '"')
-                break;
-            c->next_line += *in == '\n';
-            *out++ = *in;
-        }
+        TRY(read_quoted(c, &in, &out));
+    } else {
+        while (*in && *in != ',' && *in != '\n')
+            *out++ = *in++;
+        if (*in != ',' && out > start && out[-1] == '\r')
+            out--;
     }
-    while (*in && *in != ',' && *in != '\n')
-        *out++ = *in++;
-    if (*in != ',' && out > start && out[-1] == '\r')
-        out--;
     int end = *in;
     c->at = in + (end != 0);
     *out = 0;

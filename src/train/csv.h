@@ -14,7 +14,7 @@ typedef struct {
 /* text: 0-terminated, is changed, must outlive c. */
 void train_csv_init(TrainCsv *c, char *text, const char *name);
 void train_csv_deinit(TrainCsv *c);
-/* 1: a record is in field[]; 0: end; ERR_FORMAT (an unfinished quote) with the line; ERR_NOMEM. Empty lines are skipped. */
+/* 1: a record is in field[]; 0: end; ERR_FORMAT (an unfinished quote, text after one) with the line; ERR_NOMEM. Empty lines are skipped. */
 int train_csv_next(TrainCsv *c);
 
 #endif

@@ -27,8 +27,9 @@ struct TrainDataset {
     int npack;
     int resolution, crop, flip;
     uint8_t background[3];
-    int64_t *order;      /* permutation of the epoch `epoch` */
+    int64_t *order;      /* permutation of `epoch` under `seed` */
     int64_t epoch;
+    uint64_t seed;
 };
 
 static int grow(void **array, int64_t *cap, int64_t need, size_t size)
@@ -91,6 +92,7 @@ static int find_caption(char **out, const char *path, const TrainDatasetConf *dc
         int rc = found ? io_file_read(out, &size, file, CAPTION_MAX_BYTES) : 0;
         if (found && rc >= 0 && !str_is_utf8(*out, size)) {
             free(*out);
+            *out = NULL;
             rc = err_set(ERR_FORMAT, "%s: caption is not UTF-8", file);
         }
         free(file);
@@ -355,9 +357,10 @@ int64_t train_dataset_entry(const TrainDataset *d, int64_t e)
 int train_dataset_at(TrainDataset *d, uint64_t seed, int64_t position, int64_t *item, int *mirror)
 {
     int64_t epoch = position / d->nentry;
-    if (epoch != d->epoch) {
+    if (epoch != d->epoch || seed != d->seed) {
         rng_permutation(d->order, d->nentry, rng_key(seed, RNG_SHUFFLE, 0, (uint64_t)epoch));
         d->epoch = epoch;
+        d->seed = seed;
     }
     *item = d->entries[d->order[position % d->nentry]];
     *mirror = d->flip && (rng_u32(rng_key(seed, RNG_FLIP, (uint64_t)position, 0), 0) & 1);
@@ -369,8 +372,11 @@ static int load_pixels(TrainDataset *d, const TrainItem *it, IoImage *img)
     if (it->pack < 0)
         return io_image_load(img, it->path);
     const Pack *p = &d->packs[it->pack];
-    TRY(io_image_init(img, (int)p->w, (int)p->h, 3));
-    return io_h5_read_rows(p->h5, "images", DTYPE_U8, it->row, 1, img->data);
+    TRY_CTX(io_image_init(img, (int)p->w, (int)p->h, 3), "%s", it->path);
+    int rc = io_h5_read_rows(p->h5, "images", DTYPE_U8, it->row, 1, img->data);
+    if (rc < 0)
+        io_image_deinit(img);
+    return rc;
 }
 
 static int random_crop(TrainDataset *d, uint64_t seed, int64_t position, IoImage *img)
@@ -395,9 +401,8 @@ static int random_crop(TrainDataset *d, uint64_t seed, int64_t position, IoImage
 int train_dataset_load(TrainDataset *d, int64_t item, uint64_t seed, int64_t position, int mirror, IoImage *out)
 {
     IoImage img = {0}, fit = {0};
-    int rc = load_pixels(d, &d->items[item], &img);
-    if (rc >= 0)
-        rc = io_image_to_rgb(&img, d->background[0], d->background[1], d->background[2]);
+    TRY(load_pixels(d, &d->items[item], &img));
+    int rc = io_image_to_rgb(&img, d->background[0], d->background[1], d->background[2]);
     if (rc >= 0 && (img.w != d->resolution || img.h != d->resolution)) {
         if (d->crop == TRAIN_CROP_RANDOM) {
             rc = random_crop(d, seed, position, &img);

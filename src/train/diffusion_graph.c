@@ -24,6 +24,22 @@ static int make_lora(TrainTask *t, const Pipeline *pipe, NnCtx *nn, Lora **lora,
     return lora_add_params(*lora, 0, t->params);
 }
 
+/* Every pattern of `train` names a parameter. */
+static int check_patterns(const TrainTask *t)
+{
+    const ConfStrs *train = &t->conf->train;
+    for (int k = 0; k < train->count; k++) {
+        int hits = 0;
+        for (int i = 0; i < graph_tensor_count(t->g) && !hits; i++) {
+            const GraphTensor *p = graph_tensor(t->g, i);
+            hits = p->kind == TENSOR_PARAM && nn_glob(train->items[k], p->name);
+        }
+        if (!hits)
+            return err_set(ERR_NOTFOUND, "train: no parameter of the UNet matches '%s'", train->items[k]);
+    }
+    return 0;
+}
+
 int train_diffusion_graph(TrainTask *t, const Pipeline *pipe, int h, int w, TrainDiffusionGraph *out, Lora **lora)
 {
     const TrainConf *c = t->conf;
@@ -47,6 +63,9 @@ int train_diffusion_graph(TrainTask *t, const Pipeline *pipe, int h, int w, Trai
     size_t mark = nn_push(&nn, "unet");
     OpRef y = unet_forward(&nn, pipeline_unet(pipe), out->x, out->time, out->context);
     nn_pop(&nn, mark);
+    TRY_GOTO(graph_status(t->g));
+    if (c->task == TRAIN_FULL)
+        TRY_GOTO(check_patterns(t));
     rc = train_task_differentiate(t, &nn, op_mse(graph_builder(t->g), y, out->target, out->weight));
 done:
     nn_deinit(&nn);

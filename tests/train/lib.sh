@@ -1,0 +1,71 @@
+# Shared by the scripts that run ./atelier train: a temporary folder with a tiny dataset and a config, TAP lines, comparisons.
+# Run from the project root. ATELIER_BIN may name another binary.
+set -u
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+export OMPI_MCA_btl_vader_single_copy_mechanism=none
+export OMP_WAIT_POLICY=passive # several ranks share few cores here
+export LC_ALL=C
+ROOT=$PWD
+BIN=$(realpath "${ATELIER_BIN:-./atelier}") || exit 1
+TMP=$(mktemp -d) || exit 1
+trap 'rm -rf "$TMP"' EXIT
+MODEL=$ROOT/tests/vectors/sd15-tiny
+bad=0
+
+ok() { echo "ok $1"; }
+not_ok() { # NAME WHY...
+    bad=1
+    echo "not ok $1"
+    shift
+    printf '# %s\n' "$@"
+}
+check() { # NAME COMMAND...
+    local name=$1
+    shift
+    if "$@" >"$TMP/check.log" 2>&1; then ok "$name"; else not_ok "$name" "$*" "$(tail -n 5 "$TMP/check.log")"; fi
+}
+finish() { exit $bad; }
+
+# 12 of the pictograms with their captions.
+make_data() {
+    mkdir -p "$TMP/data"
+    local n=0 f
+    for f in "$ROOT"/datasets/aiga/*.png; do
+        [ -f "$f" ] || { not_ok "datasets/aiga is there"; exit 1; }
+        [ $((n += 1)) -le 12 ] || break
+        cp "$f" "${f%.png}.txt" "$TMP/data/"
+    done
+}
+
+make_config() { # [LINE...]: a config in $TMP/train.yaml, runs of a second
+    cat >"$TMP/train.yaml" <<EOF
+model: $MODEL
+output: out
+cache: ../cache
+datasets: [{path: ../data}]
+resolution: 64
+batch: 4
+micro_batch: 1
+steps: 40
+seed: 7
+lora: {rank: 4}
+optimizer: {lr: 2e-3, schedule: cosine, warmup: 3}
+checkpoint: {every: 5, keep: 2}
+EOF
+    for line in "$@"; do echo "$line" >>"$TMP/train.yaml"; done
+}
+
+# run DIR [ARGUMENT...]: trains in $TMP/DIR, with MPIRUN in front when set; the log is DIR/log. Paths in the config are relative to
+# DIR, so that all runs have the same config text.
+run() {
+    local dir=$TMP/$1
+    shift
+    mkdir -p "$dir"
+    (cd "$dir" && exec ${MPIRUN:-} "$BIN" train ../train.yaml "$@") >>"$dir/log" 2>&1 </dev/null
+}
+same() { # A B FILE...: equal in both runs
+    local a=$TMP/$1 b=$TMP/$2 f
+    shift 2
+    for f in "$@"; do cmp "$a/out/$f" "$b/out/$f" || return 1; done
+}
+last_checkpoint() { ls "$TMP/$1/out/checkpoints" | tail -n 1; }

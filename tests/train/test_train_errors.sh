@@ -1,0 +1,178 @@
+#!/usr/bin/env bash
+# Bad input of ./atelier train: exit code, a message that names the file or key, and nothing of an earlier run changed.
+. tests/train/lib.sh
+make_data
+make_config
+sed -i 's/^steps: 40/steps: 10/; s/schedule: cosine, //' "$TMP/train.yaml"
+run base || { not_ok "a good run" "$(tail -n 3 "$TMP/base/log")"; finish; }
+ok "a good run"
+
+sums() { (cd "$1" && find . -type f ! -name .atelier.lock -print0 | sort -z | xargs -0 sha256sum); }
+
+# case NAME CODE PATTERN [ARGUMENT...]: in a copy of the finished run; PATTERN (extended) must be in the message.
+begin() {
+    rm -rf "$TMP/case"
+    mkdir "$TMP/case"
+    cp -r "$TMP/base/out" "$TMP/case/"
+}
+expect() {
+    local name=$1 code=$2 pattern=$3 before got message
+    shift 3
+    before=$(sums "$TMP/case/out")
+    : >"$TMP/case/log"
+    run case "$@"
+    got=$?
+    message=$(grep '^atelier: ' "$TMP/case/log")
+    if [ $got -ne "$code" ]; then
+        not_ok "$name" "exit code $got, expected $code" "$(tail -n 3 "$TMP/case/log")"
+    elif ! grep -qE -- "$pattern" <<<"$message"; then
+        not_ok "$name" "expected '$pattern' in: $message"
+    elif [ "$before" != "$(sums "$TMP/case/out")" ]; then
+        not_ok "$name" "files of the earlier run have changed" "$(diff <(echo "$before") <(sums "$TMP/case/out"))"
+    else
+        ok "$name"
+    fi
+}
+case_() { begin; expect "$@"; }
+
+# ---- command line and config ----
+"$BIN" train >"$TMP/usage" 2>&1
+check "no config" test $? -eq 2
+check "no config: message" grep -q "a configuration file is expected" "$TMP/usage"
+case_ "unknown option" 2 "unknown option '--fast'" --fast
+case_ "two configs" 2 "one configuration file expected" other.yaml
+case_ "unknown key, with the nearest one" 1 "optimiser.*optimizer" optimiser.lr=1
+begin
+cp "$TMP/train.yaml" "$TMP/good.yaml"
+echo "rezolution: 64" >>"$TMP/train.yaml"
+expect "unknown key in the file" 1 "train.yaml:[0-9]+: .*rezolution.*resolution"
+printf 'model: [\n' >"$TMP/train.yaml"
+expect "not YAML" 1 "train.yaml:[0-9]+"
+cp "$TMP/good.yaml" "$TMP/train.yaml"
+case_ "value out of range" 1 "lora.rank.*1\.\.1024" lora.rank=0
+case_ "not a number" 1 "steps.*'many'" steps=many
+case_ "unknown choice" 1 "dtype.*f32.*bf16" dtype=f64
+case_ "batch not a multiple of micro_batch" 1 "batch 6 is not a multiple of micro_batch 4" batch=6 micro_batch=4
+case_ "resolution not a multiple of 8" 1 "resolution 60 is not a multiple of 8" resolution=60
+case_ "micro_batch too large" 1 "micro_batch 300" batch=300 micro_batch=300
+case_ "init_random for a LoRA" 1 "init_random" init_random=true
+case_ "background of two numbers" 1 "background" 'background=[1, 2]'
+case_ "background out of range" 1 "background.*0\.\.255" 'background=[1, 2, 300]'
+case_ "no datasets" 1 "datasets" 'datasets=[]'
+case_ "dataset without path" 1 "datasets.*path" 'datasets=[{repeats: 2}]'
+
+# ---- model ----
+case_ "missing model" 1 "no/such/model" model=no/such/model
+case_ "model is a file" 1 "train.yaml" model=../train.yaml
+begin
+cp -rL "$MODEL" "$TMP/case/broken"
+head -c 100000 "$MODEL/unet/diffusion_pytorch_model.safetensors" >"$TMP/case/broken/unet/diffusion_pytorch_model.safetensors"
+expect "truncated weights" 1 "broken/unet/diffusion_pytorch_model.safetensors" model=broken
+case_ "target that matches nothing" 1 "lora.targets.*'atn\*to_q'" 'lora.targets=["atn*to_q"]'
+case_ "target in the text encoder" 1 "lora.targets.*text encoder" 'lora.targets=["*q_proj"]'
+case_ "pattern of parameters that matches nothing" 1 "train.*no_such" task=full 'train=[no_such]'
+case_ "resolution that the VAE cannot halve" 1 "resolution" resolution=8
+
+# ---- data ----
+data_case() { begin; mkdir "$TMP/case/d"; cp "$TMP"/data/a*.{png,txt} "$TMP/case/d"; }
+case_ "missing dataset" 1 "no/data: no such dataset" 'datasets=[{path: no/data}]'
+case_ "dataset of an unknown kind" 1 "train.yaml: expected a folder" 'datasets=[{path: ../train.yaml}]'
+begin
+mkdir "$TMP/case/d"
+expect "empty folder" 1 "d: no images" 'datasets=[{path: d}]'
+data_case
+head -c 200 "$TMP/data/bar.png" >"$TMP/case/d/bar.png"
+expect "truncated image" 1 "d/bar.png" 'datasets=[{path: d}]'
+data_case
+echo "not an image" >"$TMP/case/d/bar.png"
+expect "text named .png" 1 "d/bar.png" 'datasets=[{path: d}]'
+data_case
+printf 'caf\351\n' >"$TMP/case/d/arriving_flights.txt"
+expect "caption not UTF-8" 1 "d/arriving_flights.txt: caption is not UTF-8" 'datasets=[{path: d}]'
+data_case
+mkdir "$TMP/case/d/zoo.png"
+expect "folder named .png" 1 "d/zoo.png" 'datasets=[{path: d}]'
+data_case
+printf '{"file_name": "d/arriving_flights.png", "text": "a"}\n{"file_name": \n' >"$TMP/case/list.jsonl"
+expect "bad line in a .jsonl" 1 "list.jsonl:2: expected a JSON object" 'datasets=[{path: list.jsonl}]'
+data_case
+printf '{"file_name": "d/arriving_flights.png", "text": 5}\n' >"$TMP/case/list.jsonl"
+expect "caption that is no string" 1 "list.jsonl:1: key 'text': expected a string" 'datasets=[{path: list.jsonl}]'
+data_case
+printf '\n{"text": "a"}\n' >"$TMP/case/list.jsonl"
+expect "line without an image" 1 "list.jsonl:2: no file_name" 'datasets=[{path: list.jsonl}]'
+data_case
+printf '{"image": "d/none.png", "text": "a"}\n' >"$TMP/case/list.jsonl"
+expect "listed image is missing" 1 "list.jsonl:1: no such image: (\./)?d/none.png" 'datasets=[{path: list.jsonl}]'
+data_case
+printf 'file_name,text\nd/arriving_flights.png,"a\n' >"$TMP/case/list.csv"
+expect "open quote in a .csv" 1 "list.csv:2: a quoted field does not end" 'datasets=[{path: list.csv}]'
+data_case
+printf 'name,text\nd/arriving_flights.png,a\n' >"$TMP/case/list.csv"
+expect "header of a .csv" 1 "list.csv:1: expected a header" 'datasets=[{path: list.csv}]'
+data_case
+printf 'file_name,text\nd/arriving_flights.png,a\nd/arriving_flights.png\n' >"$TMP/case/list.csv"
+expect "short line in a .csv" 1 "list.csv:3: 1 fields" 'datasets=[{path: list.csv}]'
+data_case
+printf 'file_name,text\nd/arriving_flights.png,caf\351\n' >"$TMP/case/list.csv"
+expect ".csv not UTF-8" 1 "list.csv: .*UTF-8" 'datasets=[{path: list.csv}]'
+begin
+echo "not HDF5" >"$TMP/case/pack.h5"
+expect "pack that is not HDF5" 1 "pack.h5" 'datasets=[{path: pack.h5}]'
+
+# ---- output folder ----
+begin
+flock "$TMP/case/out/.atelier.lock" sleep 60 &
+holder=$!
+sleep 0.2
+expect "output folder in use" 1 "out: output folder is in use by another run"
+kill $holder
+wait $holder 2>/dev/null
+begin
+echo x >"$TMP/case/file"
+expect "output below a file" 1 "file" output=file/out
+case_ "another learning rate" 1 "step-00000010.h5 was made with '.*lr: .*' but the config says '.*lr: 0.5'" optimizer.lr=0.5
+case_ "other datasets" 1 "step-00000010.h5 was made with .*repeats: 1" 'datasets=[{path: ../data, repeats: 2}]'
+case_ "fewer steps than done" 1 "step-00000010.h5 is past the 5 steps" steps=5
+
+# ---- damaged checkpoints ----
+damaged() { # NAME COMMAND on the newest checkpoint: the run goes on from the older one and ends alike
+    begin
+    (cd "$TMP/case/out/checkpoints" && eval "$2") || not_ok "$1 (setup)"
+    : >"$TMP/case/log"
+    run case
+    local got=$?
+    if [ $got -ne 0 ]; then not_ok "$1" "exit code $got" "$(tail -n 3 "$TMP/case/log")"; return; fi
+    grep -q "warning: checkpoint cannot be used: .*step-00000010.h5" "$TMP/case/log" || { not_ok "$1" "no warning" "$(cat "$TMP/case/log")"; return; }
+    grep -q "resumed at step 5" "$TMP/case/log" || { not_ok "$1" "not from step 5"; return; }
+    check "$1: falls back, same bytes" same base case lora.safetensors loss.csv checkpoints/step-00000010.h5
+}
+damaged "truncated checkpoint" 'truncate -s 20000 step-00000010.h5'
+damaged "empty checkpoint" ': >step-00000010.h5'
+damaged "flipped byte in a checkpoint" 'n=$(($(stat -c %s step-00000010.h5) / 2)); printf "\377\377\377\377" | dd of=step-00000010.h5 bs=1 seek=$n conv=notrunc status=none'
+begin
+for f in "$TMP"/case/out/checkpoints/*.h5; do truncate -s 1000 "$f"; done
+expect "all checkpoints damaged" 1 "none of the 2 checkpoints can be read; resume=false"
+run case resume=false
+check "resume=false starts over" same base case lora.safetensors loss.csv
+begin
+run case resume=false steps=5
+check "resume=false: checkpoints of the run given up are gone" test "$(ls "$TMP/case/out/checkpoints")" = step-00000005.h5
+
+# ---- disk full: no file may grow past 300 KiB ----
+begin
+rm "$TMP/case/out/checkpoints/step-00000010.h5" "$TMP/case/out/lora.safetensors"
+trap '' XFSZ
+before=$(sums "$TMP/case/out/checkpoints")
+(ulimit -f 300; run case)
+got=$?
+trap - XFSZ
+if [ $got -eq 1 ] && grep -qE "^atelier: .*checkpoints/step-00000010.h5.*(too large|[Nn]o space|write)" "$TMP/case/log"; then
+    ok "checkpoint cannot be written"
+else
+    not_ok "checkpoint cannot be written" "exit code $got" "$(tail -n 3 "$TMP/case/log")"
+fi
+check "checkpoint cannot be written: the older one stays, nothing else" test "$before" = "$(sums "$TMP/case/out/checkpoints")"
+run case
+check "checkpoint cannot be written: resumed later, same bytes" same base case lora.safetensors loss.csv checkpoints/step-00000010.h5
+finish
