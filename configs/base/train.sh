@@ -16,11 +16,14 @@ cp $work/clip/clip/* $model/clip/
 cp $work/clip/text_encoder/model.safetensors $model/text_encoder/
 
 [ -f $work/vae/vae/diffusion_pytorch_model.safetensors ] || run configs/base/vae.yaml
-cp $work/vae/vae/* $model/vae/
+[ -f $work/vae-2/vae/diffusion_pytorch_model.safetensors ] || { cp $work/vae/vae/* $model/vae/; run configs/base/vae-2.yaml; }
+cp $work/vae-2/vae/* $model/vae/
 
 [ -f $work/unet/unet/diffusion_pytorch_model.safetensors ] || run configs/base/unet.yaml
 cp $work/unet/unet/* $model/unet/
 
 mkdir -p models/base
 cp -r $model/. models/base/
+echo "held-out pictures and captions:"
+./atelier score --model models/base $work/heldout.h5
 echo "models/base is ready: $(du -sh models/base | cut -f1)"
