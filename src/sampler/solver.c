@@ -118,8 +118,12 @@ int sampler_count(const Sampler *s) { return s->count; }
 
 int sampler_begin_at(const Sampler *s, double strength)
 {
-    int first = sampler_first_step(s->c.steps, strength) * (s->c.kind == SAMPLER_HEUN ? 2 : 1);
-    return first >= s->c.steps * (s->c.kind == SAMPLER_HEUN ? 2 : 1) ? s->count : first;
+    int first = sampler_first_step(s->c.steps, strength);
+    if (first >= s->c.steps)
+        return s->count;
+    if (s->c.kind == SAMPLER_HEUN)
+        return 2 * first;
+    return s->c.kind == SAMPLER_PNDM && first > 0 ? first + 1 : first; /* past the repeated second timestep */
 }
 
 static int clamp_index(int i, int n) { return i < 0 ? 0 : i < n ? i : n - 1; }
@@ -368,12 +372,13 @@ static void step_prk(Sampler *s, int i, float *x, const float *m, size_t n)
     pndm_move(s, x, s->hist[5], part == 3 ? sum : m, (int)s->t[i - part], part % 2 ? t : t - half, n);
 }
 
-/* hist[4]: the blended output, hist[5]: the sample of the first call, redone by the second with the mean of both. */
+/* hist[4]: the blended output, hist[5]: the sample of the first call, redone by the second with the mean of both. A run that
+ * starts in the middle has no such second call: its order grows from 1 (diffusers would redo a step at the wrong level). */
 static void step_plms(Sampler *s, int i, float *x, const float *m, size_t n)
 {
     int call = i - s->begin, stride = s->c.train_steps / s->c.steps, t = (int)s->t[i], prev = t - stride;
     float *e = s->hist[4];
-    if (call == 1 && s->c.skip_prk) {
+    if (call == 1 && s->begin == 0 && s->c.skip_prk) {
         for (size_t k = 0; k < n; k++)
             e[k] = (float)(((double)m[k] + (double)s->hist[0][k]) / 2);
         pndm_move(s, x, s->hist[5], e, t + stride, t, n);
@@ -398,24 +403,32 @@ static void step_pndm(Sampler *s, int i, float *x, const float *m, size_t n)
         step_plms(s, i, x, m, n);
 }
 
+static int check_start(const Sampler *s, int i)
+{
+    if (i > 0 && s->c.kind == SAMPLER_PNDM && !s->c.skip_prk)
+        return err_set(ERR_UNSUPPORTED, "pndm with skip_prk_steps false cannot start in the middle");
+    if ((s->c.kind == SAMPLER_HEUN && i % 2) || (s->c.kind == SAMPLER_PNDM && i == 1))
+        return err_set(ERR_RANGE, "sampler: %s cannot start at call %d", sampler_kind_name(s->c.kind), i);
+    return 0;
+}
+
 static int check_step(Sampler *s, int i, const float *noise, size_t n)
 {
+    int first = s->begin < 0;
     if (i < 0 || i >= s->count)
         return err_set(ERR_RANGE, "sampler: call %d of %d", i, s->count);
-    if (s->begin < 0) {
-        if (i > 0 && s->c.kind == SAMPLER_PNDM && !s->c.skip_prk)
-            return err_set(ERR_UNSUPPORTED, "pndm with skip_prk_steps false cannot start in the middle");
-        if (s->c.kind == SAMPLER_HEUN && i % 2)
-            return err_set(ERR_RANGE, "sampler: heun cannot start at call %d", i);
+    if (first)
+        TRY(check_start(s, i));
+    else if (i != s->next)
+        return err_set(ERR_RANGE, "sampler: call %d came when %d was due", i, s->next);
+    if (n > s->max_n || (!first && n != s->n))
+        return err_set(ERR_RANGE, "sampler: %zu elements, made for %zu", n, first ? s->max_n : s->n);
+    if (!noise && noise_weight(s, i) > 0)
+        return err_set(ERR_RANGE, "sampler: call %d needs noise", i);
+    if (first) {
         s->begin = s->next = i;
         s->n = n;
     }
-    if (i != s->next)
-        return err_set(ERR_RANGE, "sampler: call %d came when %d was due", i, s->next);
-    if (n > s->max_n || n != s->n)
-        return err_set(ERR_RANGE, "sampler: %zu elements, made for %zu", n, s->n <= s->max_n ? s->n : s->max_n);
-    if (!noise && noise_weight(s, i) > 0)
-        return err_set(ERR_RANGE, "sampler: call %d needs noise", i);
     return 0;
 }
 

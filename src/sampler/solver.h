@@ -23,7 +23,8 @@ void sampler_destroy(Sampler *s); /* NULL is fine */
 void sampler_reset(Sampler *s);
 
 int sampler_count(const Sampler *s);               /* model calls of a full run */
-/* First call of an img2img run (diffusers get_timesteps): 0 for strength 1, count when strength gives no step. */
+/* First call of an img2img run (diffusers get_timesteps): 0 for strength 1, count when strength gives no step. PNDM differs
+ * from diffusers below strength 1: there it mistakes the first calls for its start-up pair and ends a level too noisy. */
 int sampler_begin_at(const Sampler *s, double strength);
 double sampler_timestep(const Sampler *s, int i);  /* for the model; fractional for Euler and Heun with linspace, Karras */
 double sampler_sigma(const Sampler *s, int i);     /* sqrt((1-ab)/ab) before call i, 0 <= i <= count */

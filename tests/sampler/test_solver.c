@@ -163,10 +163,108 @@ static void test_sampler_solver__golden_trajectories(void **state)
     json_decref(cases);
 }
 
+static Sampler *make(const char *kind, int steps, size_t n)
+{
+    SamplerConf c;
+    Sampler *s = NULL;
+    sampler_conf_default(&c);
+    c.steps = steps;
+    assert_int_equal(sampler_conf_set_kind(&c, kind), 0);
+    assert_int_equal(sampler_conf_set_spacing(&c, "leading"), 0);
+    if (sampler_create(&s, &c, n) < 0)
+        fail_msg("%s", err_message());
+    return s;
+}
+
+/* A perfect epsilon model at every level leads back to x0 exactly, from any starting call. */
+static void test_sampler_solver__img2img_start(void **state)
+{
+    (void)state;
+    static const char *const kinds[] = {"ddim", "pndm", "euler", "heun", "dpmpp_2m"};
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        Sampler *s = make(kinds[k], 10, 3);
+        const float x0[3] = {0.5f, -2, 1}, noise[3] = {1, -0.3f, 0.2f};
+        static const double strength[] = {1, 0.7, 0.4, 0.1};
+        for (int q = 0; q < 4; q++) {
+            float x[3], m[3];
+            int i = sampler_begin_at(s, strength[q]);
+            assert_true(i < sampler_count(s));
+            sampler_reset(s);
+            assert_int_equal(sampler_noise_to(s, i, x, x0, noise, 3), 0);
+            for (; i < sampler_count(s); i++) {
+                memcpy(m, noise, sizeof m);
+                assert_int_equal(sampler_step(s, i, x, m, NULL, 3), 0);
+            }
+            /* DDIM and PNDM stop at alpha_bar[0]: 0.03 of noise is left. */
+            for (int j = 0; j < 3; j++)
+                assert_true(fabsf(x[j] - x0[j]) < 0.04f);
+        }
+        assert_int_equal(sampler_begin_at(s, 1), 0);
+        assert_int_equal(sampler_begin_at(s, 0), sampler_count(s));
+        assert_int_equal(sampler_begin_at(s, 0.35), strcmp(kinds[k], "heun") == 0 ? 14 : strcmp(kinds[k], "pndm") == 0 ? 8 : 7);
+        sampler_destroy(s);
+    }
+}
+
+static void test_sampler_solver__denoised_is_x0(void **state)
+{
+    (void)state;
+    Sampler *s = make("ddim", 5, 2);
+    const float x0[2] = {0.7f, -1}, noise[2] = {0.2f, 1.5f};
+    float x[2];
+    assert_null(sampler_denoised(s));
+    assert_int_equal(sampler_noise_to(s, 0, x, x0, noise, 2), 0);
+    assert_int_equal(sampler_step(s, 0, x, noise, NULL, 2), 0);
+    assert_true(fabsf(sampler_denoised(s)[0] - 0.7f) < 1e-5f && fabsf(sampler_denoised(s)[1] + 1) < 1e-5f);
+    sampler_reset(s);
+    assert_null(sampler_denoised(s));
+    sampler_destroy(s);
+}
+
+static void test_sampler_solver__misuse_is_an_error(void **state)
+{
+    (void)state;
+    float x[4] = {0}, m[4] = {0};
+    Sampler *s = make("heun", 5, 4);
+    assert_int_equal(sampler_step(s, -1, x, m, NULL, 4), ERR_RANGE);
+    assert_int_equal(sampler_step(s, 9, x, m, NULL, 4), ERR_RANGE);
+    assert_int_equal(sampler_step(s, 1, x, m, NULL, 4), ERR_RANGE); /* between the two calls of a step */
+    assert_int_equal(sampler_step(s, 0, x, m, NULL, 5), ERR_RANGE);
+    assert_int_equal(sampler_step(s, 0, x, m, NULL, 4), 0);
+    assert_int_equal(sampler_step(s, 2, x, m, NULL, 4), ERR_RANGE);
+    assert_int_equal(sampler_step(s, 1, x, m, NULL, 3), ERR_RANGE);
+    assert_int_equal(sampler_step(s, 1, x, m, NULL, 4), 0);
+    sampler_destroy(s);
+    s = make("euler_a", 5, 4);
+    assert_int_equal(sampler_needs_noise(s, 0), 1);
+    assert_int_equal(sampler_needs_noise(s, 4), 0); /* down to sigma 0 */
+    assert_int_equal(sampler_step(s, 0, x, m, NULL, 4), ERR_RANGE);
+    sampler_destroy(s);
+    sampler_destroy(NULL);
+}
+
+static void test_sampler_solver__betas_without_signal_are_refused(void **state)
+{
+    (void)state;
+    SamplerConf c;
+    Sampler *s = NULL;
+    sampler_conf_default(&c);
+    c.beta_end = 0.9;
+    assert_int_equal(sampler_create(&s, &c, 4), ERR_RANGE);
+    assert_null(s);
+    c.zero_snr = 1;
+    c.predict = SAMPLER_PREDICT_V;
+    assert_int_equal(sampler_create(&s, &c, 4), ERR_RANGE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sampler_solver__golden_trajectories),
+        cmocka_unit_test(test_sampler_solver__img2img_start),
+        cmocka_unit_test(test_sampler_solver__denoised_is_x0),
+        cmocka_unit_test(test_sampler_solver__misuse_is_an_error),
+        cmocka_unit_test(test_sampler_solver__betas_without_signal_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
