@@ -25,7 +25,6 @@ static const char usage[] =
 static int run(Comm *comm, const SweepConf *c)
 {
     SweepReport r;
-    TRY(comm_agree(comm, signal_install()));
     TRY(sweep_run(c, comm, cli_threads(comm, c->threads), &r));
     if (comm->rank != 0)
         return 0;
@@ -43,8 +42,8 @@ int cli_sweep(int argc, char **argv)
     if (cli_wants_help(argc, argv))
         return cli_help(usage, &sweep_conf_table);
     Comm comm;
-    int rc = comm_init(&comm, &argc, &argv), count;
-    if (rc < 0)
+    int rc = signal_install(), count;
+    if (rc < 0 || (rc = comm_init(&comm, &argc, &argv)) < 0)
         return cli_exit(rc);
     log_set_rank(comm.size > 1 ? comm.rank : -1);
     const char **overrides = calloc((size_t)argc + 1, sizeof *overrides), *path;

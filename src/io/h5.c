@@ -10,7 +10,13 @@
 #include "io/file.h"
 #include "io/h5_impl.h"
 
-void h5_quiet(void) { H5Eset_auto2(H5E_DEFAULT, NULL, NULL); }
+void h5_quiet(void)
+{
+    /* Files are closed by their owners. HDF5's own cleanup at exit crashes on a file that could not be flushed (full disk). Only
+     * the first call, before the library is initialised, has an effect. */
+    H5dont_atexit();
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+}
 
 typedef struct {
     char text[256];

@@ -11,7 +11,7 @@ static const ConfField sheet_fields[] = {
     CONF_STRS(SweepSheet, rows, "[]", 0, 16, "axes laid out downwards"),
     CONF_STRS(SweepSheet, columns, "[]", 0, 16, "axes laid out to the right; the last axis when neither is given"),
     CONF_NODE(SweepSheet, where, "", "places in the other axes, {seed: 2}; default: their first value"),
-    CONF_I32(SweepSheet, cell, "0", 0, 4096, "longest side of a picture in pixels; 0: as rendered"),
+    CONF_I32(SweepSheet, cell, "0", 0, 4096, "longest side of a picture in pixels (grown by whole factors only); 0: as rendered"),
     CONF_STR(SweepSheet, title, "", "line above the grid"),
 };
 static const ConfTable sheet_table = CONF_TABLE(SweepSheet, sheet_fields);

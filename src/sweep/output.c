@@ -111,9 +111,11 @@ int sweep_output_open(SweepOutput *o, const SweepConf *c, const char *identity, 
     TRY(find_run(o, c, identity));
     TRY(sweep_parts_scan(&o->parts, c->output));
     TRY(keep_conf(c));
+    TRY(io_dir_remove_temps(c->output));
     if (c->png) {
         TRY_GOTO(io_path_join(&png, c->output, "png"));
         TRY_GOTO(io_dir_make(png));
+        TRY_GOTO(io_dir_remove_temps(png));
     }
     if (o->complete) {
         memset(done, 1, (size_t)count);

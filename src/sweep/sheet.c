@@ -129,13 +129,17 @@ static int load_tile(IoImage *out, SweepRunFile *run, int64_t index, int side)
 {
     IoImage img = {0};
     TRY(sweep_runfile_image(run, index, &img));
-    int longest = img.w > img.h ? img.w : img.h;
-    if (longest <= side) {
+    int longest = img.w > img.h ? img.w : img.h, times = side / longest;
+    if (times == 1) {
         *out = img;
         return 0;
     }
-    int w = (int)((int64_t)img.w * side / longest), h = (int)((int64_t)img.h * side / longest);
-    int rc = io_image_resize(out, &img, w > 0 ? w : 1, h > 0 ? h : 1, IO_FILTER_BOX);
+    int w = img.w * times, h = img.h * times; /* whole pixels when it grows */
+    if (!times) {
+        w = (int)((int64_t)img.w * side / longest);
+        h = (int)((int64_t)img.h * side / longest);
+    }
+    int rc = io_image_resize(out, &img, w > 0 ? w : 1, h > 0 ? h : 1, times ? IO_FILTER_NEAREST : IO_FILTER_BOX);
     io_image_deinit(&img);
     return rc;
 }

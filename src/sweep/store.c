@@ -137,6 +137,7 @@ int sweep_parts_scan(SweepParts *p, const char *output)
     TRY(parts_dir(&dir, output));
     if (!io_file_is_dir(dir))
         goto done;
+    TRY_GOTO(io_dir_remove_temps(dir));
     TRY_GOTO(io_dir_list(&names, dir, NULL));
     if (!(p->path = calloc((size_t)names.count + 1, sizeof *p->path))) {
         rc = err_set(ERR_NOMEM, "out of memory");
@@ -152,11 +153,7 @@ int sweep_parts_scan(SweepParts *p, const char *output)
             p->seq = seq >= p->seq ? seq + 1 : p->seq;
             continue;
         }
-        if (str_ends_with(path, ".tmp"))
-            rc = io_file_remove(path);
         free(path);
-        if (rc < 0)
-            goto done;
     }
 done:
     io_names_deinit(&names);

@@ -30,7 +30,8 @@ typedef struct {
     int64_t seq;      /* above every file's */
 } SweepParts;
 
-/* Finds the parts of a run; a folder that is not there has none. Leftovers of interrupted writes are removed. */
+/* Finds the parts of a run; a folder that is not there has none. Leftovers of interrupted writes are removed:
+ * nobody may be writing meanwhile. */
 int sweep_parts_scan(SweepParts *p, const char *output);
 void sweep_parts_deinit(SweepParts *p);
 /* Marks the images of all parts in done[count] (1 each) and returns in *n how many there are. Files that are not readable are renamed

@@ -61,6 +61,42 @@ static int hash_wait(Run *run)
 
 /* ---- before the work ---- */
 
+/* Every setting that occurs is checked before anything is written. */
+static int check_settings(const Run *run)
+{
+    SweepWork all;
+    int rc = sweep_work_init(&all, &run->grid, run->done, run->c->batch);
+    for (int64_t b = 0; b < all.nbatch && rc >= 0; b++) {
+        SweepItem it;
+        RenderSetup s;
+        sweep_grid_item(&run->grid, all.item[all.batch[b]], &it);
+        rc = sweep_item_setup(&it, run->c, run->render, &s);
+        if (rc < 0)
+            err_context(rc, "image %lld", (long long)it.index);
+        for (int i = 0; i < it.nlora && rc >= 0; i++)
+            if (!io_file_exists(it.lora[i].path))
+                rc = err_set(ERR_NOTFOUND, "LoRA %s is not there", it.lora[i].path);
+    }
+    sweep_work_deinit(&all);
+    return rc;
+}
+
+static int announce(const Run *run)
+{
+    RenderPlan plan;
+    SweepItem it;
+    RenderSetup s;
+    if (!run->work.count)
+        return 0;
+    sweep_grid_item(&run->grid, run->work.item[0], &it);
+    TRY(sweep_item_setup(&it, run->c, run->render, &s));
+    TRY(render_plan(run->render, &s, (int)(run->work.batch[1] - run->work.batch[0]), &plan));
+    log_info("%lld images, %lld of them done, in %lld batches; %dx%d, %.1f GFLOP each; up to %.0f MiB per rank and %d model calls",
+             (long long)run->grid.count, (long long)run->before, (long long)run->work.nbatch, s.width, s.height,
+             plan.flops_image * 1e-9, (double)plan.peak / 1048576, plan.model_calls);
+    return 0;
+}
+
 static int open_model(Run *run, int threads)
 {
     RenderConf conf;
@@ -72,6 +108,8 @@ static int open_model(Run *run, int threads)
     sweep_conf_render(run->c, &conf);
     conf.threads = threads;
     TRY(render_open(&run->render, &conf));
+    if (run->comm->rank == 0)
+        TRY(check_settings(run));
     return hash_start(run);
 }
 
@@ -109,29 +147,6 @@ static int share_state(Run *run, int64_t *seq)
     return 0;
 }
 
-/* Every setting that occurs is checked before the first image is begun. */
-static int check_work(const Run *run)
-{
-    RenderPlan plan;
-    for (int64_t b = 0; b < run->work.nbatch; b++) {
-        SweepItem it;
-        RenderSetup s;
-        sweep_grid_item(&run->grid, run->work.item[run->work.batch[b]], &it);
-        TRY_CTX(sweep_item_setup(&it, run->c, run->render, &s), "image %lld", (long long)it.index);
-        for (int i = 0; i < it.nlora; i++)
-            if (!io_file_exists(it.lora[i].path))
-                return err_set(ERR_NOTFOUND, "LoRA %s is not there", it.lora[i].path);
-        if (b > 0)
-            continue;
-        int n = (int)(run->work.batch[1] - run->work.batch[0]);
-        TRY(render_plan(run->render, &s, n, &plan));
-        log_info("%lld images, %lld of them done, in %lld batches; %dx%d, %.1f GFLOP each; up to %.0f MiB per rank and %d model calls",
-                 (long long)run->grid.count, (long long)run->before, (long long)run->work.nbatch, s.width, s.height,
-                 plan.flops_image * 1e-9, (double)plan.peak / 1048576, plan.model_calls);
-    }
-    return 0;
-}
-
 static int prepare(Run *run, int threads)
 {
     Comm *comm = run->comm;
@@ -144,7 +159,7 @@ static int prepare(Run *run, int threads)
     TRY(share_state(run, &seq));
     rc = sweep_work_init(&run->work, &run->grid, run->done, run->c->batch);
     if (rc >= 0 && comm->rank == 0)
-        rc = check_work(run);
+        rc = announce(run);
     if (rc >= 0 && run->work.count)
         rc = sweep_store_init(&run->store, run->c->output, run->identity, comm->rank, seq);
     return comm_agree(comm, rc);
