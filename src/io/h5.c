@@ -25,7 +25,12 @@ typedef struct {
 static herr_t take_reason(unsigned n, const H5E_error2_t *e, void *data)
 {
     Reason *r = data;
-    if (n == 0 && e->desc)
+    if (n != 0 || !e->desc)
+        return 0;
+    const char *system = strstr(e->desc, "error message = '"); /* of a long text about buffers and sizes */
+    if (system)
+        snprintf(r->text, sizeof r->text, ": %.*s", (int)strcspn(system + 17, "'"), system + 17);
+    else
         snprintf(r->text, sizeof r->text, ": %s", e->desc);
     return 0;
 }

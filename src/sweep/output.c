@@ -66,16 +66,22 @@ done:
     return rc;
 }
 
-/* sweep.yaml is written before any image, so a folder with images but without it is not ours. */
-static int keep_conf(const SweepConf *c)
+static int check_conf(const SweepConf *c)
+{
+    char *path;
+    TRY(io_path_join(&path, c->output, "sweep.yaml"));
+    int rc = io_file_exists(path) ? compare_conf(c, path, c->output) : 0;
+    free(path);
+    return rc;
+}
+
+static int write_conf(const SweepConf *c)
 {
     char *path = NULL;
     StrBuf b;
     int rc;
     str_init(&b);
     TRY_GOTO(io_path_join(&path, c->output, "sweep.yaml"));
-    if (io_file_exists(path))
-        TRY_GOTO(compare_conf(c, path, c->output));
     TRY_GOTO(config_dump(&sweep_conf_table, c, &b));
     TRY_GOTO(str_status(&b));
     rc = io_file_write(path, b.data, b.len);
@@ -108,9 +114,10 @@ int sweep_output_open(SweepOutput *o, const SweepConf *c, const char *identity, 
     *n = 0;
     TRY(io_dir_make(c->output));
     TRY(io_lock_acquire(&o->lock, c->output));
+    TRY(check_conf(c));
     TRY(find_run(o, c, identity));
     TRY(sweep_parts_scan(&o->parts, c->output));
-    TRY(keep_conf(c));
+    TRY(write_conf(c));
     TRY(io_dir_remove_temps(c->output));
     if (c->png) {
         TRY_GOTO(io_path_join(&png, c->output, "png"));
