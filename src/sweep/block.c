@@ -199,7 +199,7 @@ int sweep_block_read(SweepBlock *b, IoH5 *f, int pixels)
 int sweep_block_create(IoH5 *f, int width, int height, const int64_t latent[3])
 {
     const IoH5Store packed = {.gzip = 4, .shuffle = 0, .checksum = 1, .chunk_rows = 1};
-    const IoH5Store plain = {.chunk_rows = 256};
+    const IoH5Store plain = {.chunk_rows = 32};
     TRY(io_h5_create_rows(f, "images", DTYPE_U8, 0, 3, (int64_t[]){height, width, 3}, &packed));
     if (latent_count(latent))
         TRY(io_h5_create_rows(f, "latents", DTYPE_F32, 0, 3, latent, &packed));
