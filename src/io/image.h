@@ -22,7 +22,7 @@ int io_image_init(IoImage *img, int w, int h, int c);
 void io_image_deinit(IoImage *img);
 int io_image_copy(IoImage *out, const IoImage *img);
 
-/* Reads a PNG, JPEG or (where built in) WebP file, told apart by content. 16-bit is cut to 8, palettes are expanded, EXIF
+/* Reads a PNG or JPEG file, told apart by content; WebP and GIF are refused by name. 16-bit is cut to 8, palettes are expanded, EXIF
  * orientation of JPEG is applied, CMYK JPEG becomes RGB. ERR_NOTFOUND, ERR_IO, ERR_FORMAT, ERR_RANGE (too big),
  * ERR_UNSUPPORTED; the message names the file. Truncated or corrupt data is an error, never a partial image. */
 int io_image_load(IoImage *out, const char *path);
