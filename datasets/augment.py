@@ -20,14 +20,18 @@ class Item:
     def __init__(self, source, picture, phrase, classes, mirror, emoji):
         self.source, self.picture, self.phrase = source, picture, phrase
         self.classes, self.mirror, self.emoji = classes, mirror, emoji
+        self.picture = picture = col.thicken(picture)
         self.share = col.shares(picture)
         self.style = "emoji" if emoji else col.style_of(picture, self.share)
         self.names = col.describe(self.share)
         self.coverage = col.coverage(picture)
         self.full = self.coverage > 0.97
+        self.outline = self.coverage < 0.7 and not {"sign", "clock", "button"} & set(classes)   # says what it is
         self.flag = classes[:1] == ["flag"]
         self.skin = not {"person", "people", "hand", "body part"}.isdisjoint(classes) and "symbol" not in phrase
         self.card = classes[:1] == ["playing card"]
+        if (self.flag or self.card or classes[:1] == ["pattern"]) and not emoji:
+            self.style = "colour"
         self.on_white = self.full or col.visible_on(picture, WHITE) > 0.12
 
     def colour_names(self, rng, keep=0.5):
@@ -122,9 +126,9 @@ def restyled(item, rng):
         options += ["grey"]
         if not item.full and not item.flag and not item.card:
             options += ["line", "line"]
-            if item.coverage < 0.85:
+            if item.outline:
                 options += ["silhouette", "tinted"]
-    elif item.style == "grey" and item.coverage < 0.85:
+    elif item.style == "grey" and item.outline:
         options += ["silhouette", "line", "tinted"]
     elif item.style == "silhouette":
         options += ["line"]
@@ -223,12 +227,18 @@ VARIANTS = ("plain", "short", "coloured", "coloured2", "recoloured", "restyled",
 FEW = ("plain", "short", "coloured", "placed")          # flags and playing cards: keeps their share low
 
 
+PEOPLE = ("plain", "short", "coloured", "recoloured", "pair")       # many near twins among the people emoji
+MANY = VARIANTS + ("coloured3", "pair2")                            # animals, plants, food, things
+
+
 def variants_of(item):
     if item.flag or item.card:
         return FEW if item.on_white else FEW[1:]
+    if item.emoji and item.skin:
+        return PEOPLE
     if item.full and item.classes[:1] == ["pattern"]:
         return ("plain", "short", "recoloured", "restyled")
-    return VARIANTS
+    return MANY if item.mirror else VARIANTS
 
 
 def make(item, variant, partners):
@@ -236,8 +246,8 @@ def make(item, variant, partners):
     rng = random.Random(f"{item.source}#{variant}")
     if variant in ("plain", "short"):
         return plain(item, rng, variant == "short")
-    if variant in ("coloured", "coloured2"):
-        return coloured(item, rng, 0.0 if variant == "coloured" else 0.45)
-    if variant == "pair":
+    if variant.startswith("coloured"):
+        return coloured(item, rng, {"coloured": 0.0, "coloured2": 0.45, "coloured3": 0.8}[variant])
+    if variant.startswith("pair"):
         return pair(item, rng, partners)
     return {"recoloured": recoloured, "restyled": restyled, "placed": placed}[variant](item, rng)

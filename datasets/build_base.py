@@ -21,8 +21,9 @@ import captions as cap      # noqa: E402
 import render               # noqa: E402
 
 SIZE = 64
-LICENCE = ("Open Clip Art Library drawings: public domain (Creative Commons Public Domain Dedication); "
-           "Noto Color Emoji: SIL Open Font License 1.1, Copyright 2013-2017 Google Inc.")
+LICENCE_OCAL = "Open Clip Art Library drawings: public domain (Creative Commons Public Domain Dedication)"
+LICENCE_EMOJI = "Noto Color Emoji: SIL Open Font License 1.1, Copyright 2013-2017 Google Inc."
+LICENCE = LICENCE_OCAL + "; " + LICENCE_EMOJI
 
 
 class Progress:
@@ -87,7 +88,7 @@ def emoji_phrase(name):
         return special[name]
     m = re.match(r"flag: (.*)", name)
     if m:
-        return "flag of " + re.sub(r" \(.*\)", "", m[1]).replace("&", "and")
+        return "flag of " + re.sub(r" \(.*\)", "", m[1]).replace("&", "and").replace(" - ", " ")
     m = re.match(r"keycap: (.*)", name)
     if m:
         return "keycap number " + m[1]
@@ -134,7 +135,7 @@ def held_out(item):
     return int(digest("title " + item.phrase.lower())[:8], 16) % 20 == 0
 
 
-def write_pack(path, title, work, count_originals):
+def write_pack(path, title, work, count_originals, licence=LICENCE, level=4):
     """work: [(make() -> (picture, caption), source, group)], written in this order, 64 images a chunk."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     tmp = path + ".tmp"
@@ -143,7 +144,7 @@ def write_pack(path, title, work, count_originals):
     text, all_captions = h5py.string_dtype("utf-8"), []
     with h5py.File(tmp, "w") as f:
         images = f.create_dataset("images", (n, SIZE, SIZE, 3), "uint8", chunks=(min(64, n), SIZE, SIZE, 3),
-                                  compression="gzip", compression_opts=4)
+                                  compression="gzip", compression_opts=level)
         for start in range(0, n, 64):
             block = []
             for make, _, _ in work[start:start + 64]:
@@ -157,7 +158,7 @@ def write_pack(path, title, work, count_originals):
         f.create_dataset("group", data=np.array([g for _, _, g in work], dtype=np.int32))
         f.attrs["format"] = "atelier image pack 1"
         f.attrs["title"] = title
-        f.attrs["licence"] = LICENCE
+        f.attrs["licence"] = licence
         f.attrs["count"] = n
         f.attrs["originals"] = count_originals
     os.replace(tmp, path)

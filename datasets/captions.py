@@ -20,7 +20,7 @@ eros crucifix-s pancreas necklace-s ibis citrus locus eucalyptus minus plus bonu
 PREPOSITIONS = frozenset("""of with in on at and from for under over by near inside to holding wearing eating riding
 playing sitting standing behind beside between around without saying running looking carrying making doing who that
 reading pointing showing pushing driving being as up down lying jumping walking drinking through above below
-sleeping waving flying crossing hitting swimming dancing surfing rowing climbing lifting into against""".split())
+going sleeping waving flying crossing hitting swimming dancing surfing rowing climbing lifting into against""".split())
 
 
 def head_noun(phrase):
@@ -114,8 +114,8 @@ STYLE = {       # style -> (weight, template) with {A} phrase with article, {N} 
     "emojigrey": ((3, "grey emoji of {A}"), (1, "a black and white emoji of {A}"), (1, "{A}, grey emoji")),
 }
 SHORT = {"colour": ("{A}", "{A}", "{N}"), "emoji": ("{A}", "{N}", "{N} emoji", "emoji of {A}"),
-         "grey": ("{A}, grey", "grey drawing of {A}"), "line": ("line drawing of {A}",),
-         "silhouette": ("silhouette of {A}", "black silhouette of {A}")}
+         "grey": ("{A}", "{A}, grey", "grey drawing of {A}"), "line": ("{A}", "line drawing of {A}", "line drawing of {A}"),
+         "silhouette": ("{A}", "silhouette of {A}", "black silhouette of {A}")}
 GROUND = ((5, "{T} on a {B} background"), (2, "{T}, {B} background"), (1, "{T} on {B}"))
 
 
@@ -132,7 +132,7 @@ def pick(rng, weighted):
 def fill(template, phrase, adjectives=(), colour=""):
     text = template.replace("{A}", with_article(phrase, adjectives)).replace("{N}", noun(phrase, adjectives))
     text = text.replace("{C}", colour)
-    return re.sub(r"\b(a|an) (orange|emoji|icon|outline|[a-z]+)", lambda m: article(m[2]) + " " + m[2], text)
+    return re.sub(r"\b(a|an) ([a-z'-]+)", lambda m: article(m[2]) + " " + m[2], text)
 
 
 def on_ground(rng, text, background):

@@ -96,7 +96,7 @@ def style_of(im, share):
         return "colour"
     if s["grey"] > 0.38:
         return "grey"
-    if s["black"] > 0.8 and coverage(im) > 0.95:
+    if coverage(im) > 0.95 and s["black"] + s["white"] > 0.8:       # a black and white picture on its own ground
         return "colour"
     if s["black"] > 0.8:
         solid = im.getchannel("a").point(lambda v: 255 if v > 128 else 0)
@@ -112,6 +112,11 @@ def coverage(im):
     return float((np.asarray(im.getchannel("a")) > 128).mean())
 
 
+def thicken(im):
+    """Hairline drawings with strokes wide enough to be seen when small; others as they are."""
+    return im.filter(ImageFilter.MaxFilter(3)) if coverage(im) < 0.06 else im
+
+
 def visible_on(im, colour):
     """Share of the drawing's opaque pixels that stand out from a plain colour."""
     a = np.asarray(im, dtype=np.float32)[::2, ::2]
@@ -120,7 +125,7 @@ def visible_on(im, colour):
         return 0.0
     rgb = a[keep][:, :3] * (255 / a[keep][:, 3:])
     d = rgb - np.array(colour, dtype=np.float32)
-    return float((np.sqrt((d * d).sum(-1)) > 70).mean())
+    return float((d * d @ np.array([0.9, 1.77, 0.33], dtype=np.float32) > 110 ** 2).mean())   # weighted as luma
 
 
 def to_grey(im):
