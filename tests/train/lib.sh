@@ -37,22 +37,26 @@ make_data() {
     done
 }
 
-make_config() { # [LINE...]: a config in $TMP/train.yaml, runs of a second
+make_config() { # [LINE...]: a config in $TMP/train.yaml for runs of about a second; a LINE replaces one with the same key
     cat >"$TMP/train.yaml" <<EOF
 model: $MODEL
 output: out
 cache: ../cache
 datasets: [{path: ../data}]
-resolution: 64
+resolution: 16
 batch: 4
 micro_batch: 1
-steps: 40
+steps: 24
 seed: 7
 lora: {rank: 4}
 optimizer: {lr: 2e-3, schedule: cosine, warmup: 3}
-checkpoint: {every: 5, keep: 2}
+checkpoint: {every: 4, keep: 2}
 EOF
-    for line in "$@"; do echo "$line" >>"$TMP/train.yaml"; done
+    local line
+    for line in "$@"; do
+        sed -i "/^${line%%:*}:/d" "$TMP/train.yaml"
+        echo "$line" >>"$TMP/train.yaml"
+    done
 }
 
 # run DIR [ARGUMENT...]: trains in $TMP/DIR, with MPIRUN in front when set; the log is DIR/log. Paths in the config are relative to
@@ -63,9 +67,23 @@ run() {
     mkdir -p "$dir"
     (cd "$dir" && exec ${MPIRUN:-} "$BIN" train ../train.yaml "$@") >>"$dir/log" 2>&1 </dev/null
 }
+checkpoints() { ls "$TMP/$1/out/checkpoints" 2>/dev/null; }
+last_checkpoint() { checkpoints "$1" | tail -n 1; }
+# interrupt SIGNAL DIR [ARGUMENT...]: the same in the background until it has saved a checkpoint, then SIGNAL. $code: its exit code.
+interrupt() {
+    local signal=$1 dir=$2 before pid
+    shift 2
+    before=$(last_checkpoint "$dir")
+    mkdir -p "$TMP/$dir"
+    (cd "$TMP/$dir" && exec ${MPIRUN:-} "$BIN" train ../train.yaml "$@") >>"$TMP/$dir/log" 2>&1 </dev/null &
+    pid=$!
+    while [ "$(last_checkpoint "$dir")" = "$before" ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+    kill "-$signal" $pid 2>/dev/null
+    wait $pid 2>/dev/null
+    code=$?
+}
 same() { # A B FILE...: equal in both runs
     local a=$TMP/$1 b=$TMP/$2 f
     shift 2
     for f in "$@"; do cmp "$a/out/$f" "$b/out/$f" || return 1; done
 }
-last_checkpoint() { ls "$TMP/$1/out/checkpoints" | tail -n 1; }
