@@ -230,7 +230,7 @@ static void test_models_lora__create(void **state)
     lora_destroy(b);
     spec.seed = 8;
     OK(lora_create(&b, &spec, &mods));
-    assert_true(memcmp(p->a, lora_at(b, 0)->a, (size_t)shape_count(&q->down) * sizeof(float)));
+    assert_true(memcmp(p->a, lora_at(b, 0)->a, (size_t)shape_count(&p->down) * sizeof(float)));
     lora_destroy(b);
     static const char *const wrong[] = {"*.to_q", "*.to_z"};
     spec.targets = wrong;
