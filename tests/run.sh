@@ -3,6 +3,7 @@
 #   tests/run.sh [-n RANKS]... PROGRAM...     with -n: each program once per number of ranks under mpirun
 # Output of failing programs is shown; all of it is in build/test-logs/.
 set -u
+export OMP_WAIT_POLICY=passive # spinning threads starve each other where ranks share cores
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} # waiting threads of one test must not take the cores of another

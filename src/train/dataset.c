@@ -13,9 +13,12 @@
 
 enum { LIST_MAX_BYTES = 1 << 30, CAPTION_MAX_BYTES = 1 << 16, IMAGE_MAX_BYTES = 1 << 29 };
 
+#define PACK_MEMORY_MAX ((int64_t)1 << 30)
+
 typedef struct {
     IoH5 *h5;
     int64_t n, h, w;
+    uint8_t *pixels; /* all images of a pack of up to PACK_MEMORY_MAX bytes: single rows of compressed chunks are slow to read */
 } Pack;
 
 struct TrainDataset {
@@ -30,6 +33,8 @@ struct TrainDataset {
     int64_t *order;      /* permutation of `epoch` under `seed` */
     int64_t epoch;
     uint64_t seed;
+    uint8_t (*content)[HASH_SIZE]; /* of the stored images hashed so far */
+    uint8_t *hashed;
 };
 
 static int grow(void **array, int64_t *cap, int64_t need, size_t size)
@@ -238,6 +243,14 @@ static int open_csv(TrainDataset *d, const TrainDatasetConf *dc)
     return rc;
 }
 
+static int load_pack(Pack *p)
+{
+    int64_t bytes = p->n * p->h * p->w * 3;
+    if (bytes > PACK_MEMORY_MAX || !(p->pixels = malloc((size_t)bytes + 1)))
+        return 0;
+    return io_h5_read(p->h5, "images", DTYPE_U8, p->pixels, bytes);
+}
+
 static int open_pack(TrainDataset *d, const TrainDatasetConf *dc)
 {
     Pack p = {0};
@@ -257,6 +270,7 @@ static int open_pack(TrainDataset *d, const TrainDatasetConf *dc)
         rc = err_set(ERR_FORMAT, "%s: %lld captions for %lld images", dc->path, (long long)n, (long long)p.n);
         goto done;
     }
+    TRY_GOTO(load_pack(&p));
     Pack *packs = realloc(d->packs, (size_t)(d->npack + 1) * sizeof *packs);
     if (!packs) {
         rc = err_set(ERR_NOMEM, "dataset: out of memory");
@@ -266,9 +280,10 @@ static int open_pack(TrainDataset *d, const TrainDatasetConf *dc)
     for (int64_t i = 0; rc >= 0 && i < n; i++)
         rc = add_item(d, dc->path, captions[i], d->npack, i, dc->repeats);
     d->packs[d->npack++] = p;
-    p.h5 = NULL;
+    p = (Pack){0};
 done:
     free(captions);
+    free(p.pixels);
     if (p.h5)
         io_h5_close(p.h5);
     return rc;
@@ -305,10 +320,14 @@ int train_dataset_open(TrainDataset **out, const TrainConf *c)
     const TrainDatasetConf *dc = c->datasets.items;
     for (int i = 0; rc >= 0 && i < c->datasets.count; i++)
         rc = open_one(d, &dc[i]);
-    if (rc >= 0 && !(d->order = malloc((size_t)(d->nentry + 1) * sizeof *d->order)))
-        rc = err_set(ERR_NOMEM, "dataset: out of memory");
     if (rc >= 0 && d->nentry == 0)
         rc = err_set(ERR_NOTFOUND, "the datasets hold no images");
+    if (rc >= 0) {
+        d->order = malloc((size_t)d->nentry * sizeof *d->order);
+        d->content = malloc((size_t)d->count * sizeof *d->content);
+        d->hashed = calloc((size_t)d->count, 1);
+        rc = d->order && d->content && d->hashed ? 0 : err_set(ERR_NOMEM, "dataset: out of memory");
+    }
     if (rc < 0) {
         train_dataset_close(d);
         return rc;
@@ -325,12 +344,16 @@ void train_dataset_close(TrainDataset *d)
         free(d->items[i].path);
         free(d->items[i].caption);
     }
-    for (int i = 0; i < d->npack; i++)
+    for (int i = 0; i < d->npack; i++) {
         io_h5_close(d->packs[i].h5);
+        free(d->packs[i].pixels);
+    }
     free(d->items);
     free(d->entries);
     free(d->packs);
     free(d->order);
+    free(d->content);
+    free(d->hashed);
     free(d);
 }
 
@@ -373,6 +396,11 @@ static int load_pixels(TrainDataset *d, const TrainItem *it, IoImage *img)
         return io_image_load(img, it->path);
     const Pack *p = &d->packs[it->pack];
     TRY_CTX(io_image_init(img, (int)p->w, (int)p->h, 3), "%s", it->path);
+    size_t size = (size_t)(p->w * p->h * 3);
+    if (p->pixels) {
+        memcpy(img->data, p->pixels + (size_t)it->row * size, size);
+        return 0;
+    }
     int rc = io_h5_read_rows(p->h5, "images", DTYPE_U8, it->row, 1, img->data);
     if (rc < 0)
         io_image_deinit(img);
@@ -422,28 +450,57 @@ int train_dataset_load(TrainDataset *d, int64_t item, uint64_t seed, int64_t pos
     return 0;
 }
 
-int train_dataset_key(TrainDataset *d, int64_t item, int mirror, uint8_t key[HASH_SIZE])
+static int hash_content(TrainDataset *d, int64_t item)
 {
     const TrainItem *it = &d->items[item];
-    int32_t how[6] = {d->resolution, d->crop, mirror, d->background[0], d->background[1], d->background[2]};
-    uint8_t content[HASH_SIZE];
+    uint8_t *out = d->content[item];
+    if (d->hashed[item])
+        return 0;
     if (it->pack < 0) {
-        TRY(hash_file(content, it->path));
+        TRY(hash_file(out, it->path));
     } else {
         IoImage img = {0};
         int rc = load_pixels(d, it, &img);
         if (rc >= 0)
-            rc = hash_bytes(content, img.data, (size_t)img.w * (size_t)img.h * 3);
+            rc = hash_bytes(out, img.data, (size_t)img.w * (size_t)img.h * 3);
         io_image_deinit(&img);
         TRY(rc);
     }
+    d->hashed[item] = 1;
+    return 0;
+}
+
+int train_dataset_key(TrainDataset *d, int64_t item, int mirror, uint8_t key[HASH_SIZE])
+{
+    int32_t how[6] = {d->resolution, d->crop, mirror, d->background[0], d->background[1], d->background[2]};
     Hash *h;
+    TRY(hash_content(d, item));
     TRY(hash_create(&h));
-    int rc = hash_update(h, content, sizeof content);
+    int rc = hash_update(h, d->content[item], HASH_SIZE);
     if (rc >= 0)
         rc = hash_update(h, how, sizeof how);
     if (rc >= 0)
         rc = hash_finish(h, key);
+    hash_destroy(h);
+    return rc;
+}
+
+int train_dataset_digest(TrainDataset *d, uint8_t out[HASH_SIZE])
+{
+    Hash *h;
+    TRY(hash_create(&h));
+    int rc = 0;
+    for (int64_t i = 0; rc >= 0 && i < d->count; i++) {
+        rc = hash_content(d, i);
+        if (rc >= 0)
+            rc = hash_update(h, d->content[i], HASH_SIZE);
+        if (rc >= 0)
+            rc = hash_update(h, d->items[i].caption, strlen(d->items[i].caption) + 1);
+    }
+    if (rc >= 0)
+        rc = hash_update(h, d->entries, (size_t)d->nentry * sizeof *d->entries);
+    if (rc >= 0)
+        rc = hash_finish(h, out);
     hash_destroy(h);
     return rc;
 }
