@@ -1,4 +1,4 @@
-/* Convolutions of SD 1.5 (UNet and VAE at 512x512) and of the base model: y, dx and dw. Usage: bench_conv [threads] */
+/* Convolutions of SD 1.5 (UNet and VAE at 512x512) and of the base model: y, dx and dw. Usage: bench_conv [threads [part of a line]] */
 #include "op_bench.h"
 
 static const struct {
@@ -18,7 +18,7 @@ static const struct {
     {8, 32, 32, 64, 64, 3, 1, 1},     {8, 64, 64, 32, 32, 3, 2, 1},
 };
 
-static void bench(Backend *be, size_t i, Dtype t, double peak)
+static void bench(Backend *be, size_t i, Dtype t, double peak, const char *only)
 {
     int64_t n = shapes[i].items, ci = shapes[i].ci, co = shapes[i].co;
     int k = shapes[i].k, p = k / 2, s = shapes[i].stride;
@@ -37,6 +37,8 @@ static void bench(Backend *be, size_t i, Dtype t, double peak)
     for (int j = 0; j < (shapes[i].grad ? 3 : 1); j++) {
         snprintf(name, sizeof name, "%-3s [%d,%d,%d,%d] -> %d %dx%d/%d", j == 0 ? "y" : j == 1 ? "dx" : "dw", (int)n,
                  (int)shapes[i].h, (int)shapes[i].w, (int)ci, (int)co, k, k, s);
+        if (!strstr(name, only))
+            continue;
         double sec = j == 0   ? bench_op(be, OP_CONV2D, &a, fwd, 3, &y, 1, reps)
                      : j == 1 ? bench_op(be, OP_CONV2D_BWD_X, &ax, back, 2, &x, 1, reps)
                               : bench_op(be, OP_CONV2D_BWD_W, &aw, grad, 2, &dw, 1, reps);
@@ -59,7 +61,7 @@ int main(int argc, char **argv)
         double peak = op_bench_peak(be, t);
         printf("%s peak: %.1f GFLOP/s on %d threads\n", dtype_name(t), peak * 1e-9, be->threads);
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-            bench(be, i, t, peak);
+            bench(be, i, t, peak, argc > 2 ? argv[2] : "");
     }
     backend_destroy(be);
     return 0;

@@ -1,4 +1,4 @@
-/* Linear layers of SD 1.5 at 512x512 and of the base model: y, dx and dw. Usage: bench_linear [threads] */
+/* Linear layers of SD 1.5 at 512x512 and of the base model: y, dx and dw. Usage: bench_linear [threads [part of a line]] */
 #include "op_bench.h"
 
 static const struct {
@@ -11,7 +11,7 @@ static const struct {
     {16, 1, 96, 384},
 };
 
-static void bench(Backend *be, size_t i, Dtype t, double peak)
+static void bench(Backend *be, size_t i, Dtype t, double peak, const char *only)
 {
     int64_t items = shapes[i].items, rows = shapes[i].rows, k = shapes[i].k, n = shapes[i].n;
     double flops = 2.0 * (double)(items * rows) * (double)k * (double)n;
@@ -24,9 +24,15 @@ static void bench(Backend *be, size_t i, Dtype t, double peak)
     for (int j = 0; j < 3; j++)
         snprintf(name[j], sizeof name[j], "%-3s [%d,%d,%d] -> %d", what[j], (int)items, (int)rows, (int)k, (int)n);
     OpView fwd[3] = {x, wt, bias}, back[2] = {y, wt}, grad[2] = {y, x};
-    op_bench_line(name[0], t, flops, bench_op(be, OP_LINEAR, &(OpAttr){.has = OP_HAS_BIAS}, fwd, 3, &y, 1, reps), peak);
-    op_bench_line(name[1], t, flops, bench_op(be, OP_LINEAR_BWD_X, &(OpAttr){0}, back, 2, &x, 1, reps), peak);
-    op_bench_line(name[2], t, flops, bench_op(be, OP_LINEAR_BWD_W, &(OpAttr){.meta = {DTYPE_F32, w}}, grad, 2, &dw, 1, reps), peak);
+    OpAttr a = {.has = OP_HAS_BIAS}, ax = {0}, aw = {.meta = {DTYPE_F32, w}};
+    for (int j = 0; j < 3; j++) {
+        if (!strstr(name[j], only))
+            continue;
+        double sec = j == 0   ? bench_op(be, OP_LINEAR, &a, fwd, 3, &y, 1, reps)
+                     : j == 1 ? bench_op(be, OP_LINEAR_BWD_X, &ax, back, 2, &x, 1, reps)
+                              : bench_op(be, OP_LINEAR_BWD_W, &aw, grad, 2, &dw, 1, reps);
+        op_bench_line(name[j], t, flops, sec, peak);
+    }
     OpView *all[] = {&x, &y, &wt, &dw, &bias};
     for (int j = 0; j < 5; j++)
         bench_free(be, all[j]);
@@ -44,7 +50,7 @@ int main(int argc, char **argv)
         double peak = op_bench_peak(be, t);
         printf("%s peak: %.1f GFLOP/s on %d threads\n", dtype_name(t), peak * 1e-9, be->threads);
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-            bench(be, i, t, peak);
+            bench(be, i, t, peak, argc > 2 ? argv[2] : "");
     }
     backend_destroy(be);
     return 0;

@@ -12,7 +12,11 @@ typedef struct {
     ConvShape s;
     int forward, res, bias;
     int64_t group, groups;       /* items per product */
-    GemmPlan plan[2];            /* [last group] */
+    GemmPlan plan[2];            /* forward: [last group] */
+    /* dx: blocks of input channels; a block's columns of the weight are copied together, multiplied and added up. */
+    int64_t block, blocks;
+    const CpuTile *tile[2][2];   /* [last group][last block] */
+    size_t workspace;
 } ConvGemm;
 
 /* From the shape alone. */

@@ -29,74 +29,64 @@ static Shape with_last(Shape s, int64_t n)
     return s;
 }
 
-static int make_inputs(const Case *c, Dtype t, OpView *in)
+static int make_inputs(OpKind kind, const Case *c, int has, Dtype t, OpView *in)
 {
-    int64_t k = shape_last(&c->x);
+    Shape y = with_last(c->x, c->n), w = SHAPE(c->n, shape_last(&c->x));
     int n = 2;
-    in[0] = case_random(t, c->x, 1);
-    in[1] = case_random(t, SHAPE(c->n, k), 2);
-    if (c->has & OP_HAS_BIAS)
+    in[0] = case_random(t, kind == OP_LINEAR ? c->x : y, 1);
+    in[1] = case_random(t, kind == OP_LINEAR_BWD_W ? c->x : w, 2);
+    if (has & OP_HAS_BIAS)
         in[n++] = case_random(DTYPE_F32, SHAPE(c->n), 3);
-    if (c->has & OP_HAS_RES)
-        in[n++] = case_random(t, with_last(c->x, c->n), 4);
+    if (has & OP_HAS_RES)
+        in[n++] = case_random(t, kind == OP_LINEAR ? y : c->x, 4);
     return n;
+}
+
+/* random holds the same values in float and bf16, so one double result serves both. */
+static void compare(OpKind kind, int number, const Case *c, int has)
+{
+    static const Dtype types[3][2] = {{DTYPE_F32, DTYPE_F32}, {DTYPE_BF16, DTYPE_BF16}, {DTYPE_BF16, DTYPE_F32}};
+    Shape y = with_last(c->x, c->n), w = SHAPE(c->n, shape_last(&c->x));
+    Shape result = kind == OP_LINEAR ? y : kind == OP_LINEAR_BWD_X ? c->x : w;
+    Backend *be = case_backend(2);
+    OpView want = {0};
+    for (int i = 0; i < (kind == OP_LINEAR_BWD_W ? 3 : 2); i++) {
+        Dtype t = types[i][0], to = types[i][1];
+        OpAttr a = {.has = has, .meta = {to, result}};
+        OpView in[CASE_MAX_IN], out = case_empty(to, result);
+        int n = make_inputs(kind, c, has, t, in);
+        if (!want.data)
+            want = case_f64(be, kind, &a, in, n, result, 1);
+        case_run(be, kind, &a, in, n, &out, kind == OP_LINEAR_BWD_W ? -1 : 1);
+        double e = case_error(&out, &want);
+        if (!(e < case_tolerance(to)))
+            fail_msg("%s case %d has %d %s->%s: error %g", op_name(kind), number, has, dtype_name(t), dtype_name(to), e);
+        case_free(in, n);
+        free(out.data);
+    }
+    free(want.data);
+    backend_destroy(be);
 }
 
 static void test_cpu_linear__equals_f64(void **state)
 {
     (void)state;
-    Backend *be = case_backend(2);
-    for (int i = 0; i < CASES * 2; i++) {
-        const Case *c = &cases[i / 2];
-        Dtype t = i % 2 ? DTYPE_BF16 : DTYPE_F32;
-        OpView in[CASE_MAX_IN], out = case_empty(t, with_last(c->x, c->n));
-        int n = make_inputs(c, t, in);
-        double e = case_against_f64(be, OP_LINEAR, &(OpAttr){.has = c->has}, in, n, &out, 1);
-        if (!(e < case_tolerance(t)))
-            fail_msg("case %d %s: error %g", i / 2, dtype_name(t), e);
-        case_free(in, n);
-        free(out.data);
-    }
-    backend_destroy(be);
+    for (int i = 0; i < CASES; i++)
+        compare(OP_LINEAR, i, &cases[i], cases[i].has);
 }
 
 static void test_cpu_linear__bwd_x_equals_f64(void **state)
 {
     (void)state;
-    Backend *be = case_backend(2);
-    for (int i = 0; i < CASES * 4; i++) {
-        const Case *c = &cases[i / 4];
-        Dtype t = i % 2 ? DTYPE_BF16 : DTYPE_F32;
-        int res = i % 4 / 2;
-        OpView in[3] = {case_random(t, with_last(c->x, c->n), 1), case_random(t, SHAPE(c->n, shape_last(&c->x)), 2),
-                        case_random(t, c->x, 3)};
-        OpView out = case_empty(t, c->x);
-        double e = case_against_f64(be, OP_LINEAR_BWD_X, &(OpAttr){.has = res ? OP_HAS_RES : 0}, in, 2 + res, &out, 1);
-        if (!(e < case_tolerance(t)))
-            fail_msg("case %d %s: error %g", i / 4, dtype_name(t), e);
-        case_free(in, 3);
-        free(out.data);
-    }
-    backend_destroy(be);
+    for (int i = 0; i < CASES; i++)
+        compare(OP_LINEAR_BWD_X, i, &cases[i], i % 2 ? OP_HAS_RES : 0);
 }
 
 static void test_cpu_linear__bwd_w_equals_f64(void **state)
 {
     (void)state;
-    Backend *be = case_backend(2);
-    for (int i = 0; i < CASES * 3; i++) {
-        const Case *c = &cases[i / 3];
-        Dtype t = i % 3 ? DTYPE_BF16 : DTYPE_F32, to = i % 3 == 2 ? DTYPE_BF16 : DTYPE_F32;
-        Shape w = SHAPE(c->n, shape_last(&c->x));
-        OpView in[2] = {case_random(t, with_last(c->x, c->n), 1), case_random(t, c->x, 2)};
-        OpView out = case_empty(to, w);
-        double e = case_against_f64(be, OP_LINEAR_BWD_W, &(OpAttr){.meta = {to, w}}, in, 2, &out, -1);
-        if (!(e < case_tolerance(to)))
-            fail_msg("case %d %s->%s: error %g", i / 3, dtype_name(t), dtype_name(to), e);
-        case_free(in, 2);
-        free(out.data);
-    }
-    backend_destroy(be);
+    for (int i = 0; i < CASES; i++)
+        compare(OP_LINEAR_BWD_W, i, &cases[i], 0);
 }
 
 static void test_cpu_linear__bias_grad_equals_f64(void **state)
@@ -106,8 +96,11 @@ static void test_cpu_linear__bias_grad_equals_f64(void **state)
     for (int i = 0; i < 2; i++) {
         Dtype t = i ? DTYPE_BF16 : DTYPE_F32;
         OpView in = case_random(t, SHAPE(3, 70, 37), 1), out = case_empty(DTYPE_F32, SHAPE(37));
-        assert_true(case_against_f64(be, OP_BIAS_GRAD, &(OpAttr){0}, &in, 1, &out, -1) < 1e-5);
+        OpView want = case_f64(be, OP_BIAS_GRAD, &(OpAttr){0}, &in, 1, out.shape, -1);
+        case_run(be, OP_BIAS_GRAD, &(OpAttr){0}, &in, 1, &out, -1);
+        assert_true(case_error(&out, &want) < 1e-5);
         case_free(&in, 1);
+        free(want.data);
         free(out.data);
     }
     backend_destroy(be);
@@ -193,10 +186,8 @@ static void test_cpu_linear__res_may_be_the_result(void **state)
     for (int i = 0; i < CASES * 2; i++) {
         const Case *c = &cases[i / 2];
         Dtype t = i % 2 ? DTYPE_BF16 : DTYPE_F32;
-        Case with = *c;
-        with.has = OP_HAS_RES;
         OpView in[CASE_MAX_IN], apart = case_empty(t, with_last(c->x, c->n));
-        int n = make_inputs(&with, t, in);
+        int n = make_inputs(OP_LINEAR, c, OP_HAS_RES, t, in);
         case_run(be, OP_LINEAR, &(OpAttr){.has = OP_HAS_RES}, in, n, &apart, 1);
         OpView shared = in[n - 1];
         case_run(be, OP_LINEAR, &(OpAttr){.has = OP_HAS_RES}, in, n, &shared, 1);
