@@ -137,7 +137,7 @@ static void check_run(const char *path, int64_t n, int64_t wide_from)
 
 static void test_sweep_store__merges_parts_and_joins_them(void **state)
 {
-    enum { N = 150, WIDE = 100 };
+    enum { N = 80, WIDE = 70 };
     const char *dir = ((Tmp *)*state)->dir;
     char path[128];
     SweepStore s;
@@ -152,11 +152,11 @@ static void test_sweep_store__merges_parts_and_joins_them(void **state)
     add_images(&s, 20, 22, 8, 4); /* twice: the first found counts */
     sweep_store_deinit(&s);
     OK(sweep_parts_scan(&p, dir));
-    assert_true(p.count < N / 2 + 40);
+    assert_true(p.count < 20);
     assert_true(p.seq > 7 + N);
     OK(sweep_parts_read(&p, "me", done, N, &n, NULL, NULL));
     assert_int_equal(n, N);
-    grid_of(&g, &c, "axes={seed: {count: 150}}");
+    grid_of(&g, &c, "axes={seed: {count: 80}}");
     const SweepRunInfo info = {.identity = "me", .config = "a: b\n", .backend = "cpu", .dtype = "f32", .started = "now", .ranks = 1};
     snprintf(path, sizeof path, "%s/run.h5", dir);
     OK(sweep_runfile_write(path, &p, &g, &info));
