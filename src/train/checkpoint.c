@@ -60,12 +60,16 @@ static int write_arrays(IoH5 *f, const TrainState *s)
     return io_h5_write(f, "loss", DTYPE_F32, 1, &s->step, s->loss, NULL);
 }
 
-static int write_all(IoH5 *f, const TrainState *s, const TrainConf *c, const char *config)
+static int write_all(IoH5 *f, const TrainState *s, const TrainConf *c, const char *config, const TrainOrigin *o)
 {
     char hex[HASH_HEX_SIZE];
     TRY(digest(s, hex));
     TRY(io_h5_set_attr_str(f, "/", "format", "atelier checkpoint 1"));
     TRY(io_h5_set_attr_str(f, "/", "version", ATELIER_VERSION));
+    TRY(io_h5_set_attr_str(f, "/", "commit", version_commit()));
+    TRY(io_h5_set_attr_str(f, "/", "backend", o->backend));
+    TRY(io_h5_set_attr_str(f, "/", "model_sha256", o->model));
+    TRY(io_h5_set_attr_str(f, "/", "data_sha256", o->data));
     TRY(io_h5_set_attr_i64(f, "/", "step", s->step));
     TRY(io_h5_set_attr_i64(f, "/", "skipped", s->skipped));
     TRY(io_h5_set_attr_i64(f, "/", "seed", (int64_t)c->seed));
@@ -108,7 +112,7 @@ static void prune(const char *dir, int64_t step, int keep)
     io_names_deinit(&names);
 }
 
-int train_checkpoint_save(const TrainState *s, const TrainConf *c, const char *config)
+int train_checkpoint_save(const TrainState *s, const TrainConf *c, const char *config, const TrainOrigin *origin)
 {
     char *dir = NULL, *path = NULL;
     IoH5 *f = NULL;
@@ -117,7 +121,7 @@ int train_checkpoint_save(const TrainState *s, const TrainConf *c, const char *c
     TRY_GOTO(io_dir_make(dir));
     TRY_GOTO(str_format(&path, "%s/step-%08lld.h5", dir, (long long)s->step));
     TRY_GOTO(io_h5_create(&f, path));
-    TRY_GOTO(write_all(f, s, c, config));
+    TRY_GOTO(write_all(f, s, c, config, origin));
     TRY_GOTO(io_h5_commit(&f));
     prune(dir, s->step, c->checkpoint.keep);
 done:
@@ -178,8 +182,21 @@ static int compare_config(const TrainConf *c, const char *old, const char *now, 
     return 0;
 }
 
-/* ERR_RANGE: a sound checkpoint of another config. Other errors: damaged. */
-static int read_one(TrainState *s, const TrainConf *c, const char *path)
+static int compare_hash(IoH5 *f, const char *key, const char *now, const char *what, const char *path)
+{
+    char *old;
+    if (!*now || !io_h5_attr_exists(f, "/", key))
+        return 0;
+    TRY(io_h5_attr_str(f, "/", key, &old));
+    int same = !*old || !strcmp(old, now);
+    free(old);
+    return same ? 0
+                : err_set(ERR_RANGE, "%s was made with other %s under the same name; use another output folder or resume=false", path,
+                          what);
+}
+
+/* ERR_RANGE: a sound checkpoint of another run. Other errors: damaged. */
+static int read_one(TrainState *s, const TrainConf *c, const TrainOrigin *o, const char *path)
 {
     IoH5 *f = NULL;
     char *config = NULL, *sum = NULL, hex[HASH_HEX_SIZE];
@@ -191,6 +208,8 @@ static int read_one(TrainState *s, const TrainConf *c, const char *path)
     TRY_GOTO(io_h5_read_string(f, "config", &config));
     TRY_GOTO(config_dump(&train_conf_table, c, &now));
     TRY_GOTO(compare_config(c, config, now.data, path));
+    TRY_GOTO(compare_hash(f, "model_sha256", o->model, "weights of the model", path));
+    TRY_GOTO(compare_hash(f, "data_sha256", o->data, "images or captions", path));
     TRY_GOTO(io_h5_attr_i64(f, "/", "step", &step));
     TRY_GOTO(io_h5_attr_i64(f, "/", "skipped", &s->skipped));
     TRY_GOTO(io_h5_attr_str(f, "/", "sha256", &sum));
@@ -210,7 +229,7 @@ done:
 }
 
 /* The newest of the files that can be read. Values of one that fails half-way are overwritten by the next or never used. */
-static int read_newest(TrainState *s, const TrainConf *c, const char *dir, const IoNames *names, int *found)
+static int read_newest(TrainState *s, const TrainConf *c, const TrainOrigin *o, const char *dir, const IoNames *names, int *found)
 {
     int tried = 0;
     for (int i = names->count - 1; i >= 0 && !*found; i--) {
@@ -221,7 +240,7 @@ static int read_newest(TrainState *s, const TrainConf *c, const char *dir, const
         TRY(io_path_join(&path, dir, names->items[i]));
         int rc = step > c->steps ? err_set(ERR_RANGE, "%s is past the %d steps of the config; use another output folder or resume=false",
                                            path, c->steps)
-                                 : read_one(s, c, path);
+                                 : read_one(s, c, o, path);
         free(path);
         if (rc == ERR_RANGE || rc == ERR_NOMEM)
             return rc;
@@ -235,7 +254,7 @@ static int read_newest(TrainState *s, const TrainConf *c, const char *dir, const
     return 0;
 }
 
-int train_checkpoint_resume(TrainState *s, const TrainConf *c, int *found)
+int train_checkpoint_resume(TrainState *s, const TrainConf *c, const TrainOrigin *origin, int *found)
 {
     char *dir = NULL;
     IoNames names = {0};
@@ -248,7 +267,7 @@ int train_checkpoint_resume(TrainState *s, const TrainConf *c, int *found)
     }
     rc = io_dir_list(&names, dir, ".h5");
     if (rc >= 0)
-        rc = read_newest(s, c, dir, &names, found);
+        rc = read_newest(s, c, origin, dir, &names, found);
     free(dir);
     io_names_deinit(&names);
     return rc;

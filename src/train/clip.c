@@ -132,6 +132,8 @@ static int load(TrainTask *t)
     int rc = io_safetensors_open_model(&files, dir, bases, NULL);
     if (rc >= 0)
         rc = train_task_load(t, "clip", files, clip_names);
+    if (rc >= 0 && t->comm->rank == 0)
+        rc = hash_file_hex(t->model_hash, io_safetensors_path(files));
     io_safetensors_close(files); /* trained parameters are copies */
     free(dir);
     return rc;

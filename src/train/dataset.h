@@ -41,5 +41,7 @@ int train_dataset_at(TrainDataset *d, uint64_t seed, int64_t position, int64_t *
 int train_dataset_load(TrainDataset *d, int64_t item, uint64_t seed, int64_t position, int mirror, IoImage *out);
 /* SHA-256 of the stored image's bytes and of all settings that change its pixels. */
 int train_dataset_key(TrainDataset *d, int64_t item, int mirror, uint8_t key[HASH_SIZE]);
+/* SHA-256 of all stored images and captions in order, with repeats: the same for the same data, wherever it lies. */
+int train_dataset_digest(TrainDataset *d, uint8_t out[HASH_SIZE]);
 
 #endif

@@ -137,30 +137,34 @@ static int latent_keys(TrainTask *t, const char *vae_hash, int variants, uint8_t
     return 0;
 }
 
+static int latent_salt(const TrainTask *t, const Diffusion *d, char *salt, size_t size)
+{
+    const char *hash;
+    TRY(pipeline_hash(d->pipe, PIPELINE_VAE, &hash));
+    snprintf(salt, size, "%s %s", hash, t->be->name);
+    return 0;
+}
+
+/* Centred crops are the same every time: their moments are computed once. Random ones are encoded as they come. */
 static int cache_latents(TrainTask *t, Diffusion *d)
 {
     const TrainConf *c = t->conf;
     Source s = {.t = t, .variants = c->flip ? 2 : 1};
     int64_t n = train_dataset_count(t->data) * s.variants;
     int area = c->resolution * c->resolution, batch = 8 * 64 * 64 / area;
-    batch = batch < 1 ? 1 : batch;
-    const char *hash;
+    batch = batch < 1 ? 1 : batch > 64 ? 64 : batch;
     char salt[128];
+    if (c->crop == TRAIN_CROP_RANDOM)
+        return comm_agree(t->comm, train_encoder_create_images(&d->encoder, d->pipe, t->be, c->resolution, 1));
     uint8_t(*keys)[HASH_SIZE] = malloc((size_t)n * sizeof *keys);
-    int rc = keys ? pipeline_hash(d->pipe, PIPELINE_VAE, &hash) : err_set(ERR_NOMEM, "latents: out of memory");
-    if (rc >= 0) {
-        snprintf(salt, sizeof salt, "%s %s", hash, t->be->name);
+    int rc = keys ? latent_salt(t, d, salt, sizeof salt) : err_set(ERR_NOMEM, "latents: out of memory");
+    if (rc >= 0)
         rc = latent_keys(t, salt, s.variants, keys);
-    }
     if (rc >= 0)
         rc = train_encoder_create_images(&s.encoder, d->pipe, t->be, c->resolution, batch);
     rc = comm_agree(t->comm, rc);
-    if (rc >= 0 && c->crop == TRAIN_CROP_CENTER)
+    if (rc >= 0)
         rc = open_cache(t, &d->latents, "latents", &s, n, 2LL * d->h * d->w * d->c, batch, keys, encode_latents);
-    if (c->crop == TRAIN_CROP_RANDOM && rc >= 0) {
-        d->encoder = s.encoder;
-        s.encoder = NULL;
-    }
     train_encoder_destroy(s.encoder);
     free(keys);
     return rc;
@@ -323,6 +327,18 @@ static int open_model(TrainTask *t, Diffusion *d)
     return read_schedule(d);
 }
 
+static int load(TrainTask *t, Diffusion *d)
+{
+    static const char *const zero[] = {"*conv_out.weight", "*conv_out.bias"};
+    const char *hash = "";
+    if (t->conf->init_random)
+        return nn_params_init(t->params, t->g, "unet", t->conf->seed, zero, 2);
+    if (t->comm->rank == 0)
+        TRY(pipeline_hash(d->pipe, PIPELINE_UNET, &hash));
+    snprintf(t->model_hash, sizeof t->model_hash, "%s", hash);
+    return train_task_load(t, "unet", pipeline_files(d->pipe, PIPELINE_UNET), NULL);
+}
+
 int train_diffusion_open(TrainTask *t, int plan_only)
 {
     Diffusion *d = calloc(1, sizeof *d);
@@ -340,10 +356,5 @@ int train_diffusion_open(TrainTask *t, int plan_only)
         return 0;
     TRY(cache_text(t, d));
     TRY(cache_latents(t, d));
-    static const char *const zero[] = {"*conv_out.weight", "*conv_out.bias"};
-    if (t->conf->init_random)
-        rc = nn_params_init(t->params, t->g, "unet", t->conf->seed, zero, 2);
-    else
-        rc = train_task_load(t, "unet", pipeline_files(d->pipe, PIPELINE_UNET), NULL);
-    return comm_agree(t->comm, rc);
+    return comm_agree(t->comm, load(t, d));
 }

@@ -18,6 +18,7 @@ typedef struct {
     TrainTask task;
     TrainState state;
     TrainStep step;
+    TrainOrigin origin; /* hashes on rank 0 only: the others follow it */
     char *config;      /* resolved YAML */
     IoLock *lock;      /* rank 0 */
 } Loop;
@@ -59,11 +60,23 @@ static int write_config(const Loop *l)
     return rc;
 }
 
+static int find_origin(Loop *l)
+{
+    uint8_t sum[HASH_SIZE];
+    l->origin.backend = l->task.be->name;
+    if (l->comm->rank)
+        return 0;
+    TRY(train_dataset_digest(l->task.data, sum));
+    hash_hex(l->origin.data, sum, HASH_SIZE);
+    memcpy(l->origin.model, l->task.model_hash, sizeof l->origin.model);
+    return 0;
+}
+
 static int resume(Loop *l)
 {
     int found = 0, rc = 0;
     if (l->c->resume)
-        rc = train_checkpoint_resume(&l->state, l->c, &found);
+        rc = train_checkpoint_resume(&l->state, l->c, &l->origin, &found);
     TRY(comm_agree(l->comm, rc));
     int64_t step[2] = {l->state.step, -l->state.step};
     TRY(comm_max_i64(l->comm, step, 2));
@@ -77,7 +90,7 @@ static int resume(Loop *l)
 
 static int checkpoint(Loop *l)
 {
-    int rc = l->comm->rank ? 0 : train_checkpoint_save(&l->state, l->c, l->config);
+    int rc = l->comm->rank ? 0 : train_checkpoint_save(&l->state, l->c, l->config, &l->origin);
     return comm_agree(l->comm, rc);
 }
 
@@ -154,7 +167,10 @@ static int prepare(Loop *l)
     int rc = open_output(l);
     TRY(comm_agree(l->comm, rc));
     TRY(train_task_open(&l->task, 0));
-    TRY(comm_agree(l->comm, train_step_init(&l->step, &l->task, &l->state)));
+    rc = train_step_init(&l->step, &l->task, &l->state);
+    if (rc >= 0)
+        rc = find_origin(l);
+    TRY(comm_agree(l->comm, rc));
     TRY(resume(l));
     rc = train_step_sync(&l->step);
     if (rc >= 0)

@@ -27,6 +27,7 @@ struct TrainTask {
     OpRef seed;            /* [micro_batch] P: 1/batch */
     OpRef *wrt, *grad;     /* trained parameters and their gradients, P */
     int nwrt;
+    char model_hash[HASH_HEX_SIZE]; /* rank 0: SHA-256 of the weight file that training starts from; "" for random weights */
     /* Inputs of the micro-batch whose first image has this global position (step * batch + j). */
     int (*fill)(TrainTask *t, int64_t position);
     /* Writes what users want from the run into the output folder: LoRA file or model part. values: trained values in slot order

@@ -364,6 +364,31 @@ static void test_train_dataset__keys(void **state)
     set_close(&s);
 }
 
+/* The same images and captions in another place have the same digest; any change gives another. */
+static void test_train_dataset__digest(void **state)
+{
+    (void)state;
+    Set s;
+    uint8_t k[5][HASH_SIZE];
+    static const char *const folder[] = {"dig1", "dig2", "dig2", "dig2", "dig1"};
+    static const char *const keys[] = {"", "", "", "", ", repeats: 2"};
+    make_folder("dig1");
+    make_folder("dig2");
+    for (int i = 0; i < 5; i++) {
+        if (i == 2)
+            put_image("dig2/cat.png", 8, 8, 1);
+        if (i == 3)
+            put_text("dig2/cat.txt", "a cat");
+        set_open(&s, folder[i], keys[i], NULL);
+        OK(train_dataset_digest(s.d, k[i]));
+        set_close(&s);
+    }
+    assert_memory_equal(k[0], k[1], HASH_SIZE);
+    for (int i = 1; i < 5; i++)
+        for (int j = 1; j < i; j++)
+            assert_memory_not_equal(k[i], k[j], HASH_SIZE);
+}
+
 static void test_train_dataset__bad_image(void **state)
 {
     (void)state;
@@ -392,6 +417,7 @@ int main(void)
         cmocka_unit_test(test_train_dataset__mirror),
         cmocka_unit_test(test_train_dataset__crops),
         cmocka_unit_test(test_train_dataset__keys),
+        cmocka_unit_test(test_train_dataset__digest),
         cmocka_unit_test(test_train_dataset__bad_image),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);

@@ -1,9 +1,11 @@
 #include "train/state.h"
 
+#include "base/version.h"
 #include "io/h5.h"
 #include "train/unit.h"
 
 enum { STEPS = 7 };
+static const TrainOrigin origin = {"cpu", "aa", "bb"};
 
 static void fill(float *v, int64_t n, float from)
 {
@@ -44,7 +46,7 @@ static void save(const TrainState *s, const TrainConf *c)
     StrBuf b;
     str_init(&b);
     OK(config_dump(&train_conf_table, c, &b));
-    OK(train_checkpoint_save(s, c, b.data));
+    OK(train_checkpoint_save(s, c, b.data, &origin));
     str_deinit(&b);
 }
 
@@ -90,10 +92,10 @@ static void test_train_state__round_trip(void **state)
         conf_for(&c, ema ? "ema" : "plain", ema ? "optimizer.ema=0.9" : "optimizer.ema=0");
         state_make(&a, ema, 1);
         state_make(&b, ema, 0);
-        OK(train_checkpoint_resume(&b, &c, &found));
+        OK(train_checkpoint_resume(&b, &c, &origin, &found));
         assert_int_equal(found, 0);
         save(&a, &c);
-        OK(train_checkpoint_resume(&b, &c, &found));
+        OK(train_checkpoint_resume(&b, &c, &origin, &found));
         assert_int_equal(found, 1);
         same(&a, &b);
         train_state_deinit(&a);
@@ -170,7 +172,7 @@ static void resume_fails(const char *folder, const char *extra, int code, const 
     int found;
     conf_for(&c, folder, extra);
     state_make(&s, 0, 0);
-    FAILS(train_checkpoint_resume(&s, &c, &found), code, part);
+    FAILS(train_checkpoint_resume(&s, &c, &origin, &found), code, part);
     assert_int_equal(found, 0);
     train_state_deinit(&s);
     train_conf_deinit(&c);
@@ -202,7 +204,7 @@ static void test_train_state__settings_that_matter(void **state)
         const char *const o[] = {output, "steps=100", "seed=1", free_keys[i], NULL};
         conf_make(&c, o);
         state_make(&r, 0, 0);
-        OK(train_checkpoint_resume(&r, &c, &found));
+        OK(train_checkpoint_resume(&r, &c, &origin, &found));
         assert_int_equal(found, 1);
         train_state_deinit(&r);
         train_conf_deinit(&c);
@@ -224,11 +226,11 @@ static void test_train_state__steps(void **state)
     snprintf(output, sizeof output, "output=%s", at("steps"));
     const char *const o[] = {output, "optimizer.schedule=cosine", "steps=200", NULL};
     conf_make(&c, o);
-    FAILS(train_checkpoint_resume(&s, &c, &found), ERR_RANGE, "was made with 'steps: 100' but the config says 'steps: 200'");
+    FAILS(train_checkpoint_resume(&s, &c, &origin, &found), ERR_RANGE, "was made with 'steps: 100' but the config says 'steps: 200'");
     train_conf_deinit(&c);
     const char *const few[] = {output, "optimizer.schedule=cosine", "steps=6", NULL};
     conf_make(&c, few);
-    FAILS(train_checkpoint_resume(&s, &c, &found), ERR_RANGE, "is past the 6 steps");
+    FAILS(train_checkpoint_resume(&s, &c, &origin, &found), ERR_RANGE, "is past the 6 steps");
     train_conf_deinit(&c);
     train_state_deinit(&s);
 }
@@ -244,9 +246,41 @@ static void test_train_state__other_slots(void **state)
     save(&a, &c);
     OK(train_state_add(&b, "lora.0.unet.a.lora_A.weight", SHAPE(4, 6)));
     OK(train_state_alloc(&b, 0));
-    FAILS(train_checkpoint_resume(&b, &c, &found), ERR_FORMAT, "none of the 1 checkpoint");
+    FAILS(train_checkpoint_resume(&b, &c, &origin, &found), ERR_FORMAT, "none of the 1 checkpoint");
     train_state_deinit(&a);
     train_state_deinit(&b);
+    train_conf_deinit(&c);
+}
+
+static void test_train_state__other_model_or_data(void **state)
+{
+    (void)state;
+    TrainState s;
+    TrainConf c;
+    int found;
+    const TrainOrigin model = {"cpu", "ax", "bb"}, data = {"cpu", "aa", "bx"}, unknown = {"cpu", "", ""};
+    conf_for(&c, "origin", "seed=1");
+    state_make(&s, 0, 1);
+    save(&s, &c);
+    FAILS(train_checkpoint_resume(&s, &c, &model, &found), ERR_RANGE, "step-00000007.h5 was made with other weights of the model");
+    FAILS(train_checkpoint_resume(&s, &c, &data, &found), ERR_RANGE, "other images or captions");
+    OK(train_checkpoint_resume(&s, &c, &unknown, &found));
+    assert_int_equal(found, 1);
+    IoH5 *f;
+    char *text;
+    OK(io_h5_open(&f, at("origin/checkpoints/step-00000007.h5")));
+    static const char *const key[] = {"format", "backend", "model_sha256", "data_sha256", "version"};
+    static const char *const want[] = {"atelier checkpoint 1", "cpu", "aa", "bb", ATELIER_VERSION};
+    for (int i = 0; i < 5; i++) {
+        OK(io_h5_attr_str(f, "/", key[i], &text));
+        assert_string_equal(text, want[i]);
+        free(text);
+    }
+    OK(io_h5_attr_str(f, "/", "commit", &text));
+    assert_true(*text);
+    free(text);
+    io_h5_close(f);
+    train_state_deinit(&s);
     train_conf_deinit(&c);
 }
 
@@ -272,13 +306,13 @@ static void test_train_state__damaged(void **state)
     OK(io_h5_update(f, "param/unet.conv.bias", DTYPE_F32, 1, dim, other));
     OK(io_h5_close(f));
     state_make(&b, 0, 0);
-    OK(train_checkpoint_resume(&b, &c, &found));
+    OK(train_checkpoint_resume(&b, &c, &origin, &found));
     assert_int_equal(found, 1);
     same(&older, &b);
     train_state_deinit(&b);
     OK(io_file_remove(at("damaged/checkpoints/step-00000007.h5")));
     state_make(&b, 0, 0);
-    FAILS(train_checkpoint_resume(&b, &c, &found), ERR_FORMAT, "none of the 1 checkpoint");
+    FAILS(train_checkpoint_resume(&b, &c, &origin, &found), ERR_FORMAT, "none of the 1 checkpoint");
     train_state_deinit(&b);
     train_state_deinit(&a);
     train_state_deinit(&older);
@@ -295,6 +329,7 @@ int main(void)
         cmocka_unit_test(test_train_state__settings_that_matter),
         cmocka_unit_test(test_train_state__steps),
         cmocka_unit_test(test_train_state__other_slots),
+        cmocka_unit_test(test_train_state__other_model_or_data),
         cmocka_unit_test(test_train_state__damaged),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
