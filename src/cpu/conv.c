@@ -5,6 +5,7 @@
 
 #include "cpu/conv_gemm.h"
 #include "cpu/tile.h"
+#include "cpu/widen.h"
 
 /* SMALL_WEIGHT: bytes of a packed weight that may exist in several formats. */
 enum { BAND_FLOPS = 10 * 1000 * 1000, BAND_ROWS = 4, BANDS = 32, FORMATS = 3, SMALL_WEIGHT = 2 << 20 };
@@ -292,10 +293,15 @@ static int conv_run(Backend *be, const OpCall *c)
     return cpu_tile_loop(be, p->s.items * p->nband, conv_flops(&p->s), p->forward ? forward_task : bwd_x_task, &r);
 }
 
+static const BackendOp conv2d = {conv_scratch, conv_prepare, conv_run, conv_release};
+static const BackendOp conv2d_bwd_x = {conv_bwd_x_scratch, conv_prepare, conv_run, conv_release};
+CPU_WIDENED(conv2d);
+CPU_WIDENED(conv2d_bwd_x);
+
 int cpu_conv_register(Backend *be)
 {
-    be->op[OP_CONV2D] = (BackendOp){conv_scratch, conv_prepare, conv_run, conv_release};
-    be->op[OP_CONV2D_BWD_X] = (BackendOp){conv_bwd_x_scratch, conv_prepare, conv_run, conv_release};
+    be->op[OP_CONV2D] = conv2d_any;
+    be->op[OP_CONV2D_BWD_X] = conv2d_bwd_x_any;
     cpu_conv_w_register(be);
     cpu_upsample_register(be);
     return 0;

@@ -4,6 +4,7 @@
 #include "cpu/conv.h"
 #include "cpu/gemm.h"
 #include "cpu/tile.h"
+#include "cpu/widen.h"
 
 /* dw is cut into slices of output channels; each slice is a sum over calls (a band of one image, or a group of small
  * images), the calls in up to PARTS partial sums. All of it follows from the shapes. */
@@ -225,7 +226,10 @@ static int w_run(Backend *be, const OpCall *c)
     return cpu_tile_loop(be, p->slices, 8.0 * (double)(p->parts * p->slices) * (double)p->slice_bytes, unpack_task, &r);
 }
 
+static const BackendOp conv2d_bwd_w = {w_scratch, w_prepare, w_run, w_release};
+CPU_WIDENED(conv2d_bwd_w);
+
 void cpu_conv_w_register(Backend *be)
 {
-    be->op[OP_CONV2D_BWD_W] = (BackendOp){w_scratch, w_prepare, w_run, w_release};
+    be->op[OP_CONV2D_BWD_W] = conv2d_bwd_w_any;
 }

@@ -3,7 +3,7 @@
 
 #include "cpu/dnnl.h"
 #include "cpu/gemm.h"
-#include "cpu/tile.h"
+#include "cpu/widen.h"
 
 /* x [..., K] as `items` items of `rows` rows each. */
 static void item_rows(const Shape *s, int64_t *items, int64_t *rows)
@@ -171,11 +171,18 @@ static int bias_grad_run(Backend *be, const OpCall *c)
     return be->op[OP_SUM_BCAST].run(be, &sum);
 }
 
+static const BackendOp linear = {linear_scratch, rows_prepare, rows_run, state_free};
+static const BackendOp linear_bwd_x = {linear_bwd_x_scratch, rows_prepare, rows_run, state_free};
+static const BackendOp linear_bwd_w = {linear_bwd_w_scratch, linear_bwd_w_prepare, linear_bwd_w_run, state_free};
+CPU_WIDENED(linear);
+CPU_WIDENED(linear_bwd_x);
+CPU_WIDENED(linear_bwd_w);
+
 int cpu_linear_register(Backend *be)
 {
-    be->op[OP_LINEAR] = (BackendOp){linear_scratch, rows_prepare, rows_run, state_free};
-    be->op[OP_LINEAR_BWD_X] = (BackendOp){linear_bwd_x_scratch, rows_prepare, rows_run, state_free};
-    be->op[OP_LINEAR_BWD_W] = (BackendOp){linear_bwd_w_scratch, linear_bwd_w_prepare, linear_bwd_w_run, state_free};
+    be->op[OP_LINEAR] = linear_any;
+    be->op[OP_LINEAR_BWD_X] = linear_bwd_x_any;
+    be->op[OP_LINEAR_BWD_W] = linear_bwd_w_any;
     be->op[OP_BIAS_GRAD] = (BackendOp){bias_grad_scratch, NULL, bias_grad_run, NULL};
     return 0;
 }

@@ -144,11 +144,16 @@ static inline size_t case_bytes(const OpView *v)
     return (size_t)shape_count(&v->shape) * dtype_size(v->dtype);
 }
 
-static inline Backend *case_backend(int threads)
+static inline Backend *case_backend_of(int threads, int isa)
 {
     Backend *be = NULL;
-    CHECK(cpu_backend_create(&be, threads, CPU_ISA_AVX512));
+    CHECK(cpu_backend_create(&be, threads, isa));
     return be;
+}
+
+static inline Backend *case_backend(int threads)
+{
+    return case_backend_of(threads, CPU_ISA_AVX512);
 }
 
 #endif

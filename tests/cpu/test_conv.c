@@ -55,11 +55,11 @@ static int make_inputs(const Case *c, OpKind kind, int has, Dtype t, OpView *in)
 }
 
 /* case_random holds the same values in float and bf16, so one double result serves both. */
-static void compare(OpKind kind, int number, const Case *c, int has)
+static void compare(OpKind kind, int number, const Case *c, int has, int isa)
 {
     static const Dtype types[3][2] = {{DTYPE_F32, DTYPE_F32}, {DTYPE_BF16, DTYPE_BF16}, {DTYPE_BF16, DTYPE_F32}};
     Shape result = kind == OP_CONV2D ? out_shape(c) : kind == OP_CONV2D_BWD_X ? c->x : weight_shape(c);
-    Backend *be = case_backend(2);
+    Backend *be = case_backend_of(2, isa);
     OpView want = {0};
     for (int i = 0; i < (kind == OP_CONV2D_BWD_W ? 3 : 2); i++) {
         Dtype t = types[i][0], to = types[i][1];
@@ -84,28 +84,28 @@ static void test_cpu_conv__equals_f64(void **state)
     (void)state;
     static const int has[] = {0, OP_HAS_BIAS, OP_HAS_BIAS | OP_HAS_RES};
     for (int i = 0; i < CASES; i++)
-        compare(OP_CONV2D, i, &cases[i], has[i % 3]);
+        compare(OP_CONV2D, i, &cases[i], has[i % 3], CPU_ISA_AVX512);
 }
 
 static void test_cpu_conv__equals_f64_with_bias_and_res(void **state)
 {
     (void)state;
     for (int i = 0; i < 9; i++)
-        compare(OP_CONV2D, i, &cases[i], OP_HAS_BIAS | OP_HAS_RES);
+        compare(OP_CONV2D, i, &cases[i], OP_HAS_BIAS | OP_HAS_RES, CPU_ISA_AVX512);
 }
 
 static void test_cpu_conv__bwd_x_equals_f64(void **state)
 {
     (void)state;
     for (int i = 0; i < CASES; i++)
-        compare(OP_CONV2D_BWD_X, i, &cases[i], i % 2 ? OP_HAS_RES : 0);
+        compare(OP_CONV2D_BWD_X, i, &cases[i], i % 2 ? OP_HAS_RES : 0, CPU_ISA_AVX512);
 }
 
 static void test_cpu_conv__bwd_w_equals_f64(void **state)
 {
     (void)state;
     for (int i = 0; i < CASES; i++)
-        compare(OP_CONV2D_BWD_W, i, &cases[i], 0);
+        compare(OP_CONV2D_BWD_W, i, &cases[i], 0, CPU_ISA_AVX512);
 }
 
 /* The first items of a batch must give the same bits alone, with others, and on any number of threads. */
@@ -291,6 +291,15 @@ static void test_cpu_conv__rejects_padding_past_the_kernel(void **state)
     backend_destroy(be);
 }
 
+/* There bf16 runs on float copies. */
+static void test_cpu_conv__bf16_without_avx512(void **state)
+{
+    (void)state;
+    static const OpKind kinds[] = {OP_CONV2D, OP_CONV2D_BWD_X, OP_CONV2D_BWD_W};
+    for (int i = 0; i < 9; i++)
+        compare(kinds[i % 3], i, &cases[i], 0, CPU_ISA_AVX2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -305,6 +314,7 @@ int main(void)
         cmocka_unit_test(test_cpu_conv__packs_activations_on_every_run),
         cmocka_unit_test(test_cpu_conv__upsample_equals_definition),
         cmocka_unit_test(test_cpu_conv__rejects_padding_past_the_kernel),
+        cmocka_unit_test(test_cpu_conv__bf16_without_avx512),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

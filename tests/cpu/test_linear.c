@@ -43,12 +43,12 @@ static int make_inputs(OpKind kind, const Case *c, int has, Dtype t, OpView *in)
 }
 
 /* random holds the same values in float and bf16, so one double result serves both. */
-static void compare(OpKind kind, int number, const Case *c, int has)
+static void compare(OpKind kind, int number, const Case *c, int has, int isa)
 {
     static const Dtype types[3][2] = {{DTYPE_F32, DTYPE_F32}, {DTYPE_BF16, DTYPE_BF16}, {DTYPE_BF16, DTYPE_F32}};
     Shape y = with_last(c->x, c->n), w = SHAPE(c->n, shape_last(&c->x));
     Shape result = kind == OP_LINEAR ? y : kind == OP_LINEAR_BWD_X ? c->x : w;
-    Backend *be = case_backend(2);
+    Backend *be = case_backend_of(2, isa);
     OpView want = {0};
     for (int i = 0; i < (kind == OP_LINEAR_BWD_W ? 3 : 2); i++) {
         Dtype t = types[i][0], to = types[i][1];
@@ -72,21 +72,21 @@ static void test_cpu_linear__equals_f64(void **state)
 {
     (void)state;
     for (int i = 0; i < CASES; i++)
-        compare(OP_LINEAR, i, &cases[i], cases[i].has);
+        compare(OP_LINEAR, i, &cases[i], cases[i].has, CPU_ISA_AVX512);
 }
 
 static void test_cpu_linear__bwd_x_equals_f64(void **state)
 {
     (void)state;
     for (int i = 0; i < CASES; i++)
-        compare(OP_LINEAR_BWD_X, i, &cases[i], i % 2 ? OP_HAS_RES : 0);
+        compare(OP_LINEAR_BWD_X, i, &cases[i], i % 2 ? OP_HAS_RES : 0, CPU_ISA_AVX512);
 }
 
 static void test_cpu_linear__bwd_w_equals_f64(void **state)
 {
     (void)state;
     for (int i = 0; i < CASES; i++)
-        compare(OP_LINEAR_BWD_W, i, &cases[i], 0);
+        compare(OP_LINEAR_BWD_W, i, &cases[i], 0, CPU_ISA_AVX512);
 }
 
 static void test_cpu_linear__bias_grad_equals_f64(void **state)
@@ -212,6 +212,15 @@ static void test_cpu_linear__rejects_other_dtypes(void **state)
     backend_destroy(be);
 }
 
+/* There bf16 runs on float copies. */
+static void test_cpu_linear__bf16_without_avx512(void **state)
+{
+    (void)state;
+    static const OpKind kinds[] = {OP_LINEAR, OP_LINEAR_BWD_X, OP_LINEAR_BWD_W};
+    for (int i = 0; i < 9; i++)
+        compare(kinds[i % 3], i, &cases[i], 0, CPU_ISA_AVX2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -223,6 +232,7 @@ int main(void)
         cmocka_unit_test(test_cpu_linear__bwd_w_bits_do_not_depend_on_threads),
         cmocka_unit_test(test_cpu_linear__res_may_be_the_result),
         cmocka_unit_test(test_cpu_linear__rejects_other_dtypes),
+        cmocka_unit_test(test_cpu_linear__bf16_without_avx512),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
