@@ -103,7 +103,7 @@ static size_t scratch_attention(Backend *be, const OpAttr *attr, const Meta *in,
     (void)out;
     (void)nout;
     AttentionShape s = attention_shape(&in[0].shape, &in[1].shape, attr->heads);
-    int64_t tasks = s.items * s.heads * s.blocks, team = be->threads < tasks ? be->threads : tasks;
+    int64_t tasks = s.items * s.heads * cpu_ceil_div(s.blocks, s.group), team = be->threads < tasks ? be->threads : tasks;
     return in[0].dtype == DTYPE_F64 ? 0 : (size_t)(team * attention_floats(&s)) * sizeof(float);
 }
 

@@ -4,29 +4,32 @@
 
 #include "cpu/kernel.h"
 
-enum { ATTENTION_QUERIES = 64, ATTENTION_KEYS = 96, ATTENTION_PAD = 16 };
+enum { ATTENTION_QUERIES = 64, ATTENTION_KEYS = 96, ATTENTION_GROUP = 4, ATTENTION_PAD = 16 };
 
 /* q [items, lq, heads * width], k and v [items, lk, heads * width]. */
 typedef struct {
     int64_t items, heads, width, lq, lk;
-    int64_t channels;  /* heads * width */
-    int64_t blocks;    /* of ATTENTION_QUERIES queries */
-    int64_t padded;    /* width in whole vectors of any instruction set */
+    int64_t channels; /* heads * width */
+    int64_t blocks;   /* of ATTENTION_QUERIES queries */
+    int64_t group;    /* forward: blocks that go through the keys together, so that a tile of keys is fetched once for all */
+    int64_t padded;   /* width in whole vectors of any instruction set */
 } AttentionShape;
 
 static inline AttentionShape attention_shape(const Shape *q, const Shape *k, int32_t heads)
 {
-    AttentionShape s = {q->dim[0], heads, q->dim[2] / heads, q->dim[1], k->dim[1], q->dim[2], 0, 0};
+    AttentionShape s = {q->dim[0], heads, q->dim[2] / heads, q->dim[1], k->dim[1], q->dim[2], 0, 0, 0};
     s.blocks = cpu_ceil_div(s.lq, ATTENTION_QUERIES);
     s.padded = cpu_ceil_div(s.width, ATTENTION_PAD) * ATTENTION_PAD;
+    s.group = s.blocks >= 4 * ATTENTION_GROUP && s.padded <= 160 ? ATTENTION_GROUP : 1;
     return s;
 }
 
-/* Floats per thread: transposed queries and output, scores, weights, keys and values, maxima and sums. */
+/* Floats per thread: per block of a group its queries and output, transposed, maxima and sums; then scores, weights, keys
+ * and values of a tile. */
 static inline int64_t attention_floats(const AttentionShape *s)
 {
-    return 2 * s->width * ATTENTION_QUERIES + 2 * ATTENTION_KEYS * ATTENTION_QUERIES + 2 * ATTENTION_KEYS * s->padded +
-           2 * ATTENTION_QUERIES;
+    return s->group * (2 * s->width * ATTENTION_QUERIES + 2 * ATTENTION_QUERIES) + 2 * ATTENTION_KEYS * ATTENTION_QUERIES +
+           2 * ATTENTION_KEYS * s->padded;
 }
 
 /* Backward cuts the keys into at most 4 spans, each small enough that its dk and dv stay in a core's cache. A span of a head

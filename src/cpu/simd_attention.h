@@ -60,16 +60,6 @@ static __attribute__((unused)) void attention_untranspose(void *x, int64_t at, i
         }
 }
 
-/* ot[d][i] /= sum[i] */
-static __attribute__((unused)) void attention_divide(float *ot, const float *sum, int64_t width, int64_t cols)
-{
-    for (int64_t c = 0; c < cols; c += VL) {
-        vf inv = vf_set(1.0f) / vf_load(sum + c);
-        for (int64_t d = 0; d < width; d++)
-            vf_store(ot + d * QB + c, vf_load(ot + d * QB + c) * inv);
-    }
-}
-
 /* Puts s[j][i] to -1e30 where key j0 + j comes after query i0 + i. Not -inf: inf - inf would be NaN. */
 static __attribute__((unused)) void attention_mask(float *s, int64_t keys, int64_t j0, int64_t i0)
 {

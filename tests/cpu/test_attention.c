@@ -18,6 +18,8 @@ static const Case cases[] = {
     ATT("self 65, 80 wide", 2, 0.11f, 0, 1, 65, 65, 160, 1),
     ATT("160 wide", 1, 0.079f, 0, 1, 70, 129, 160, 1),
     ATT("512 wide", 1, 0.044f, 0, 1, 36, 67, 512, 1),
+    ATT("groups of blocks", 1, 0.3f, 0, 1, 1030, 99, 12, 1),
+    ATT("groups of blocks, causal", 2, 0.3f, 1, 1, 1040, 110, 8, 1),
     ATT("several spans of keys", 1, 0.05f, 0, 2, 35, 420, 352, 1),
     /* The first query sees one key: its dq is 0 but for rounding. */
     {.name = "causal, several spans", .kind = OP_ATTENTION, .attr = {.heads = 1, .scale = 0.05f, .causal = 1}, .nin = 3,
