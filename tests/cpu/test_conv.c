@@ -1,3 +1,6 @@
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "cpu/dnnl_case.h"
 
 typedef struct {
@@ -242,6 +245,89 @@ static void test_cpu_conv__packs_activations_on_every_run(void **state)
     check_repacking(0);
 }
 
+/* Runs case `c` with the weight at w.data and checks that the weight is still what it was. */
+static void run_with_weight(const Case *c, OpView w, const OpView *x, const OpView *want)
+{
+    Backend *be = case_backend(2);
+    OpView in[2] = {*x, w}, out = case_empty(DTYPE_F32, want->shape);
+    OpAttr a = attr_of(c, 0, DTYPE_F32, out.shape);
+    void *before = case_alloc(case_bytes(&w));
+    memcpy(before, w.data, case_bytes(&w));
+    case_run(be, OP_CONV2D, &a, in, 2, &out, 1);
+    assert_memory_equal(out.data, want->data, case_bytes(want));
+    assert_memory_equal(w.data, before, case_bytes(&w));
+    free(before);
+    free(out.data);
+    backend_destroy(be);
+}
+
+/* A packed copy replaces the pages of a mapped file; memory of any other kind must keep its values. */
+static void test_cpu_conv__frozen_weights_stay_readable(void **state)
+{
+    (void)state;
+    const Case *c = &cases[2];
+    Backend *be = case_backend(2);
+    OpView in[2], want = case_empty(DTYPE_F32, out_shape(c));
+    OpAttr a = attr_of(c, 0, DTYPE_F32, want.shape);
+    make_inputs(c, OP_CONV2D, 0, DTYPE_F32, in);
+    case_run(be, OP_CONV2D, &a, in, 2, &want, 1);
+    OpView w = in[1];
+    w.frozen = 1;
+    run_with_weight(c, w, &in[0], &want);
+
+    char path[] = "/tmp/test_conv_XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    /* At an offset, as after a file's header: the first page is shared with something else. */
+    enum { AT = 100 };
+    assert_int_equal(pwrite(fd, w.data, case_bytes(&w), AT), (ssize_t)case_bytes(&w));
+    for (int writable = 0; writable < 2; writable++) {
+        char *map = mmap(NULL, case_bytes(&w) + AT, PROT_READ | (writable ? PROT_WRITE : 0), MAP_PRIVATE, fd, 0);
+        assert_true(map != MAP_FAILED);
+        OpView mapped = w;
+        mapped.data = map + AT;
+        if (writable)
+            memcpy(mapped.data, w.data, case_bytes(&w)); /* private pages that the file could not give back */
+        run_with_weight(c, mapped, &in[0], &want);
+        munmap(map, case_bytes(&w) + AT);
+        assert_int_equal(ftruncate(fd, AT), 0);
+        assert_int_equal(ftruncate(fd, (off_t)(AT + case_bytes(&w))), 0); /* the file now holds zeros */
+    }
+    close(fd);
+    unlink(path);
+    case_free(in, 2);
+    free(want.data);
+    backend_destroy(be);
+}
+
+/* Files align weights to their dtype only. */
+static void test_cpu_conv__weights_may_be_unaligned(void **state)
+{
+    (void)state;
+    static const OpKind kinds[] = {OP_CONV2D, OP_CONV2D_BWD_X};
+    static const int which[] = {2, 7, CASES - 2};
+    Backend *be = case_backend(2);
+    for (int i = 0; i < 12; i++) {
+        const Case *c = &cases[which[i / 4]];
+        Dtype t = i % 2 ? DTYPE_BF16 : DTYPE_F32;
+        OpKind kind = kinds[i % 4 / 2];
+        OpView in[2], out[2] = {case_empty(t, kind == OP_CONV2D ? out_shape(c) : c->x), case_empty(t, kind == OP_CONV2D ? out_shape(c) : c->x)};
+        OpAttr a = attr_of(c, 0, t, out[0].shape);
+        make_inputs(c, kind, 0, t, in);
+        case_run(be, kind, &a, in, 2, &out[0], 1);
+        char *room = case_alloc(case_bytes(&in[1]) + 64);
+        OpView moved[2] = {in[0], in[1]};
+        moved[1].data = room + dtype_size(t);
+        memcpy(moved[1].data, in[1].data, case_bytes(&in[1]));
+        case_run(be, kind, &a, moved, 2, &out[1], 1);
+        assert_memory_equal(out[1].data, out[0].data, case_bytes(out));
+        free(room);
+        case_free(in, 2);
+        case_free(out, 2);
+    }
+    backend_destroy(be);
+}
+
 static void test_cpu_conv__upsample_equals_definition(void **state)
 {
     (void)state;
@@ -312,6 +398,8 @@ int main(void)
         cmocka_unit_test(test_cpu_conv__res_may_be_the_result),
         cmocka_unit_test(test_cpu_conv__packs_again_when_the_version_grows),
         cmocka_unit_test(test_cpu_conv__packs_activations_on_every_run),
+        cmocka_unit_test(test_cpu_conv__frozen_weights_stay_readable),
+        cmocka_unit_test(test_cpu_conv__weights_may_be_unaligned),
         cmocka_unit_test(test_cpu_conv__upsample_equals_definition),
         cmocka_unit_test(test_cpu_conv__rejects_padding_past_the_kernel),
         cmocka_unit_test(test_cpu_conv__bf16_without_avx512),
