@@ -13,6 +13,8 @@ PLACES = (("on the left", (0.25, 0.5)), ("on the right", (0.75, 0.5)), ("at the 
           ("in the top right corner", (0.8, 0.2)), ("in the bottom left corner", (0.2, 0.8)),
           ("in the bottom right corner", (0.8, 0.8)))
 
+PEOPLE_WORDS = frozenset("man men woman women girl boy child princess carpenter hand fist".split())
+
 
 class Item:
     """One original: its master picture, phrase, class words and measurements."""
@@ -28,7 +30,8 @@ class Item:
         self.full = self.coverage > 0.97
         self.outline = self.coverage < 0.7 and not {"sign", "clock", "button"} & set(classes)   # says what it is
         self.flag = classes[:1] == ["flag"]
-        self.skin = not {"person", "people", "hand", "body part"}.isdisjoint(classes) and "symbol" not in phrase
+        self.skin = (not {"person", "people", "hand", "body part"}.isdisjoint(classes) and "symbol" not in phrase
+                     or not PEOPLE_WORDS.isdisjoint(phrase.replace("stick man", "").split()))       # the colour of skin is not worth a word
         self.card = classes[:1] == ["playing card"]
         if (self.flag or self.card or classes[:1] == ["pattern"]) and not emoji:
             self.style = "colour"
@@ -36,7 +39,8 @@ class Item:
 
     def colour_names(self, rng, keep=0.5):
         """Colour words for a caption: style words already say black, white and grey."""
-        if self.flag or self.card or self.full or self.skin or self.style in ("grey", "line", "silhouette") or rng.random() > keep:
+        plain = self.flag or self.card or self.full or self.skin or self.style in ("grey", "line", "silhouette")
+        if plain or rng.random() > keep:
             return []
         if self.names in (["black"], ["white"], ["grey"]) or "beige" in self.names:
             return self.names if self.names != ["beige"] and "beige" not in self.names else []

@@ -12,7 +12,7 @@ import captions as cap      # noqa: E402
 
 COUNTS = {"aiga": 61, "aiga_test": 61, "stickman": 6, "stickman_test": 17}
 PACKS = {"art.h5": 1000, "emoji.h5": 150}
-CAPTIONS_SHA256 = "aeb72ad4dcf8512c1b3856b60144b26bdb45a7e4ecab46bb8420508ed3d48e8f"
+CAPTIONS_SHA256 = "fcc0497bc48dc2d05682d0ee9bd9d158768b876c021f9b360f5b430d067c8e17"
 failures = []
 
 
