@@ -30,8 +30,8 @@ class Item:
         self.full = self.coverage > 0.97
         self.outline = self.coverage < 0.7 and not {"sign", "clock", "button"} & set(classes)   # says what it is
         self.flag = classes[:1] == ["flag"]
-        self.skin = (not {"person", "people", "hand", "body part"}.isdisjoint(classes) and "symbol" not in phrase
-                     or not PEOPLE_WORDS.isdisjoint(phrase.replace("stick man", "").split()))       # the colour of skin is not worth a word
+        people = {"person", "people", "hand", "body part"} & set(classes) and "symbol" not in phrase
+        self.skin = bool(people or PEOPLE_WORDS & set(phrase.replace("stick man", "").split()))
         self.card = classes[:1] == ["playing card"]
         if (self.flag or self.card or classes[:1] == ["pattern"]) and not emoji:
             self.style = "colour"
@@ -99,7 +99,8 @@ def recoloured(item, rng):
             return coloured(item, rng, 0.6)
         if cap.has_colour(phrase):
             words = [w for w in phrase.split() if w in cap.COLOUR_WORDS]
-            if "fruit" in item.classes or "juice" in phrase or cap.head_noun(phrase) in words or len(words) != 1 or words != before or len(names) != 1:
+            fixed = "fruit" in item.classes or "juice" in phrase or cap.head_noun(phrase) in words
+            if fixed or len(words) != 1 or words != before or len(names) != 1:
                 return coloured(item, rng, 0.6)
             phrase = " ".join(names[0] if w == words[0] else w for w in phrase.split())
         style, picture, colour = item.style, turned, ""

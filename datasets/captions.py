@@ -114,7 +114,8 @@ STYLE = {       # style -> (weight, template) with {A} phrase with article, {N} 
     "emojigrey": ((3, "grey emoji of {A}"), (1, "a black and white emoji of {A}"), (1, "{A}, grey emoji")),
 }
 SHORT = {"colour": ("{A}", "{A}", "{N}"), "emoji": ("{A}", "{N}", "{N} emoji", "emoji of {A}"),
-         "grey": ("{A}", "{A}, grey", "grey drawing of {A}"), "line": ("{A}", "line drawing of {A}", "line drawing of {A}"),
+         "grey": ("{A}", "{A}, grey", "grey drawing of {A}"),
+         "line": ("{A}", "line drawing of {A}", "line drawing of {A}"),
          "silhouette": ("{A}", "silhouette of {A}", "black silhouette of {A}")}
 GROUND = ((5, "{T} on a {B} background"), (2, "{T}, {B} background"), (1, "{T} on {B}"))
 
