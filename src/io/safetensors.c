@@ -68,6 +68,27 @@ void io_safetensors_close(IoSafetensors *s)
     free(s);
 }
 
+static void release(const Shard *h, const unsigned char *begin, const unsigned char *end)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), a = (uintptr_t)begin, b = (uintptr_t)end;
+    a = (a + page - 1) / page * page;
+    b = b / page * page;
+    if (h->map && a < b)
+        (void)madvise((void *)a, b - a, MADV_DONTNEED); /* a clean private mapping: the file has the same bytes */
+}
+
+void io_safetensors_release(const IoSafetensors *s, int i)
+{
+    const IoEntry *e = i < 0 ? NULL : &s->header->entry[i];
+    for (int k = 0; k < s->shard_count; k++) {
+        const unsigned char *map = s->shard[k].map, *end = map ? map + s->shard[k].size : NULL;
+        if (!e)
+            release(&s->shard[k], map, end);
+        else if (e->data >= map && e->data < end)
+            release(&s->shard[k], e->data, e->data + (e->end - e->begin));
+    }
+}
+
 static int map_file(Shard *out, const char *path)
 {
     struct stat st;

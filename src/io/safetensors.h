@@ -51,6 +51,9 @@ int io_safetensors_find(const IoSafetensors *s, const char *name);
 /* ERR_UNSUPPORTED where the dtype is not in Dtype. Data is copied (once, kept by the set) only where the file does not
  * align it. Thread-safe. */
 int io_safetensors_at(IoSafetensors *s, int i, IoTensor *out);
+/* Gives the memory behind tensor i (all tensors: i < 0) back to the system until it is read again. Files only; for data that is
+ * no longer used, or was copied. */
+void io_safetensors_release(const IoSafetensors *s, int i);
 /* By name; ERR_NOTFOUND "FILE: tensor 'x' is missing". */
 int io_safetensors_get(IoSafetensors *s, const char *name, IoTensor *out);
 /* Header metadata of the (first) file; NULL when absent. Borrowed. */

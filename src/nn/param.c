@@ -275,6 +275,7 @@ static int load_one(NnParams *ps, const GraphTensor *want, const char *root, IoS
     TRY(add_owned(ps, want->name, m->dtype, m->shape, 0, &p));
     p->frozen = 1;
     TRY_CTX(convert(p->data, m->dtype, t.data, t.dtype, shape_count(&m->shape)), "%s: tensor '%s'", root, t.name);
+    io_safetensors_release(model, i);
     return 0;
 }
 

@@ -165,6 +165,8 @@ void render_part_drop(Render *r, PipelinePart part)
     render_net_deinit(&r->net[part]);
     nn_params_destroy(r->params[part]);
     r->params[part] = NULL;
+    if (r->pipe && pipeline_files(r->pipe, part))
+        io_safetensors_release(pipeline_files(r->pipe, part), -1);
 }
 
 /* Adapters' scales may change from call to call while the graph stays. */

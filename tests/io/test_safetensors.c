@@ -503,6 +503,54 @@ static void test_io_safetensors__kohya_hashes(void **state)
     assert_string_equal(legacy, "e3b0c442");
 }
 
+static int64_t file_rss_kib(void)
+{
+    char line[256];
+    long kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f))
+        if (!strncmp(line, "RssFile:", 8))
+            kib = strtol(line + 8, NULL, 10);
+    fclose(f);
+    return kib;
+}
+
+static float total(const IoTensor *t)
+{
+    float sum = 0;
+    for (int64_t i = 0; i < t->dim[0]; i++)
+        sum += ((const float *)t->data)[i];
+    return sum;
+}
+
+static void test_io_safetensors__gives_memory_back(void **state)
+{
+    enum { N = 1 << 20 };
+    static float x[N];
+    for (int i = 0; i < N; i++)
+        x[i] = (float)(i % 7);
+    const IoTensor t[] = {{"a", DTYPE_F32, 1, {N}, x, 0}, {"b", DTYPE_F32, 1, {N}, x, 0}};
+    const char *path = in(state, "big.safetensors");
+    IoSafetensors *s;
+    IoTensor a, b;
+    assert_int_equal(io_safetensors_write(path, t, 2, NULL, 0), 0);
+    assert_int_equal(io_safetensors_open(&s, path), 0);
+    assert_int_equal(io_safetensors_get(s, "a", &a), 0);
+    assert_int_equal(io_safetensors_get(s, "b", &b), 0);
+    float sum = total(&a);
+    assert_true(total(&b) == sum);
+    int64_t both = file_rss_kib();
+    io_safetensors_release(s, io_safetensors_find(s, "a"));
+    int64_t one = file_rss_kib();
+    io_safetensors_release(s, -1);
+    int64_t none = file_rss_kib();
+    assert_true(both - one > 3900 && both - one < 4200);
+    assert_true(both - none > 8000);
+    assert_true(total(&a) == sum && total(&b) == sum);
+    io_safetensors_close(s);
+}
+
 int main(void)
 {
 #define D(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
@@ -520,6 +568,7 @@ int main(void)
         D(test_io_safetensors__bad_indexes),
         D(test_io_safetensors__picks_variants),
         D(test_io_safetensors__kohya_hashes),
+        D(test_io_safetensors__gives_memory_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
