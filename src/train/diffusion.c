@@ -170,23 +170,36 @@ static int cache_latents(TrainTask *t, Diffusion *d)
     return rc;
 }
 
+/* Keyed by token ids: another tokenizer gives other rows. */
+static int text_keys(TrainTask *t, Diffusion *d, Source *s, int64_t n, uint8_t (*keys)[HASH_SIZE])
+{
+    const char *hash;
+    char salt[128];
+    TRY(pipeline_hash(d->pipe, PIPELINE_TEXT, &hash));
+    snprintf(salt, sizeof salt, "%s %s ", hash, t->be->name);
+    int32_t *ids = malloc((size_t)d->length * sizeof *ids);
+    int rc = ids ? 0 : err_set(ERR_NOMEM, "text: out of memory");
+    for (int64_t i = 0; rc >= 0 && i < n; i++) {
+        s->caption[i] = i + 1 < n ? train_dataset_item(t->data, i)->caption : "";
+        rc = train_encoder_tokens(s->encoder, s->caption[i], ids);
+        if (rc >= 0)
+            rc = salted_key(keys[i], salt, ids, (size_t)d->length * sizeof *ids);
+    }
+    free(ids);
+    return rc;
+}
+
 static int cache_text(TrainTask *t, Diffusion *d)
 {
     Source s = {.t = t};
     int64_t n = train_dataset_count(t->data) + 1;
-    const char *hash;
-    char salt[128];
     uint8_t(*keys)[HASH_SIZE] = malloc((size_t)n * sizeof *keys);
     s.caption = malloc((size_t)n * sizeof *s.caption);
-    int rc = keys && s.caption ? pipeline_hash(d->pipe, PIPELINE_TEXT, &hash) : err_set(ERR_NOMEM, "text: out of memory");
-    if (rc >= 0)
-        snprintf(salt, sizeof salt, "%s %s ", hash, t->be->name);
-    for (int64_t i = 0; rc >= 0 && i < n; i++) {
-        s.caption[i] = i + 1 < n ? train_dataset_item(t->data, i)->caption : "";
-        rc = salted_key(keys[i], salt, s.caption[i], strlen(s.caption[i]));
-    }
+    int rc = keys && s.caption ? 0 : err_set(ERR_NOMEM, "text: out of memory");
     if (rc >= 0)
         rc = train_encoder_create_texts(&s.encoder, d->pipe, t->be, 8);
+    if (rc >= 0)
+        rc = text_keys(t, d, &s, n, keys);
     rc = comm_agree(t->comm, rc);
     if (rc >= 0)
         rc = open_cache(t, &d->text, "text", &s, n, (int64_t)d->length * d->width, 8, keys, encode_text);
@@ -356,5 +369,8 @@ int train_diffusion_open(TrainTask *t, int plan_only)
         return 0;
     TRY(cache_text(t, d));
     TRY(cache_latents(t, d));
+    io_safetensors_release(pipeline_files(d->pipe, PIPELINE_TEXT), -1);
+    if (!d->encoder)
+        io_safetensors_release(pipeline_files(d->pipe, PIPELINE_VAE), -1);
     return comm_agree(t->comm, load(t, d));
 }

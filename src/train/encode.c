@@ -136,12 +136,17 @@ int train_encoder_images(TrainEncoder *e, const float *images, int n, float *mom
     return 0;
 }
 
+int train_encoder_tokens(TrainEncoder *e, const char *text, int32_t *ids)
+{
+    return clip_bpe_encode_padded(e->bpe, text, e->length, ids);
+}
+
 int train_encoder_texts(TrainEncoder *e, const char *const *text, int n, float *out)
 {
     for (int i = 0; i < n; i += e->batch) {
         int k = n - i < e->batch ? n - i : e->batch;
         for (int j = 0; j < k; j++)
-            TRY(clip_bpe_encode_padded(e->bpe, text[i + j], e->length, (int32_t *)e->stage + j * e->length));
+            TRY(train_encoder_tokens(e, text[i + j], (int32_t *)e->stage + j * e->length));
         TRY(run(e, k, out + i * e->row_out));
     }
     return 0;

@@ -13,6 +13,8 @@ int train_encoder_create_texts(TrainEncoder **out, Pipeline *pipe, Backend *be, 
 void train_encoder_destroy(TrainEncoder *e);
 /* images[n][res][res][3] -> moments[n][h][w][2c] (mean|logvar along channels). Any n. */
 int train_encoder_images(TrainEncoder *e, const float *images, int n, float *moments);
+/* The token ids that a caption is encoded from: ids[length], length = positions of the text encoder. */
+int train_encoder_tokens(TrainEncoder *e, const char *text, int32_t *ids);
 /* n captions -> [n][length][width]: the last hidden state after the final norm. */
 int train_encoder_texts(TrainEncoder *e, const char *const *text, int n, float *out);
 

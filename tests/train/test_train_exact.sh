@@ -3,44 +3,6 @@
 . tests/train/lib.sh
 make_data
 
-results() { # what a run leaves: NAME
-    local f
-    for f in lora.safetensors unet/diffusion_pytorch_model.safetensors loss.csv; do [ -f "$TMP/$1/out/$f" ] && echo $f; done
-    echo "checkpoints/$(last_checkpoint "$1")"
-}
-alike() { same "$1" "$2" $(results "$1"); }
-straight() { # NAME
-    if run "$1"; then ok "$1: straight run"; else not_ok "$1: straight run" "$(tail -n 3 "$TMP/$1/log")"; finish; fi
-}
-terminated() {
-    interrupt TERM "$1-term"
-    [ $code -eq 3 ] && ok "$1: SIGTERM stops with code 3" || not_ok "$1: SIGTERM stops with code 3" "code $code"
-    check "$1: SIGTERM message" grep -q "stopped by SIGTERM after step" "$TMP/$1-term/log"
-    run "$1-term"
-    check "$1: SIGTERM and resume, same bytes" alike "$1" "$1-term"
-}
-killed() {
-    interrupt KILL "$1-kill"
-    interrupt KILL "$1-kill"
-    [ $code -eq 137 ] && ok "$1: killed twice" || not_ok "$1: killed twice" "code $code"
-    run "$1-kill"
-    check "$1: resumed" grep -q "resumed at step" "$TMP/$1-kill/log"
-    check "$1: kill -9 twice and resume, same bytes" alike "$1" "$1-kill"
-    check "$1: no temporary files stay" test -z "$(find "$TMP/$1-kill/out" -name '*.tmp*')"
-}
-ranks() { # NAME N...
-    local name=$1 n
-    shift
-    for n in "$@"; do
-        MPIRUN="mpirun -np $n" run "$name-np$n"
-        check "$name: $n ranks, same bytes" alike "$name" "$name-np$n"
-    done
-}
-threads() {
-    OMP_NUM_THREADS=1 run "$1-threads"
-    check "$1: one thread, same bytes" alike "$1" "$1-threads"
-}
-
 make_config
 straight lora
 terminated lora
