@@ -18,7 +18,8 @@ struct CpuDnnl {
 
 static int bad(dnnl_status_t s, const char *what)
 {
-    return err_set(s == dnnl_out_of_memory ? ERR_NOMEM : ERR_BACKEND, "oneDNN: %s failed (status %d)", what, (int)s);
+    return err_set(s == dnnl_out_of_memory ? ERR_NOMEM : ERR_BACKEND, "oneDNN: %.*s failed (status %d)",
+                   (int)strcspn(what, "("), what, (int)s);
 }
 
 #define DNN(e)                            \
@@ -282,7 +283,8 @@ int cpu_tile_get(Backend *be, const CpuTileKey *key, CpuTile **out)
         d->tiles = grown;
         d->room = room;
     }
-    TRY(tile_create(d, key, out));
+    static const char *const kinds[] = {"matmul", "conv2d", "conv2d_bwd_x", "conv2d_bwd_w", "reorder"};
+    TRY_CTX(tile_create(d, key, out), "%s tile", kinds[key->kind]);
     d->tiles[d->ntile++] = *out;
     return 0;
 }

@@ -1,7 +1,8 @@
 /* oneDNN behind linear.c and conv*.c: primitives for one thread and one tile, packed weights, the tile loop.
  *
  * Every primitive is created for one thread. Tiles are cut by shape alone and run in cpu_parallel_tasks, so results
- * do not depend on the number of threads. A primitive is shared by all nodes of the backend that need the same tile. */
+ * do not depend on the number of threads. A primitive is shared by all nodes of the backend that need the same tile,
+ * together with its argument slots: a backend runs one op at a time. */
 #ifndef CPU_DNNL_H
 #define CPU_DNNL_H
 
