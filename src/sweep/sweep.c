@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/hash.h"
@@ -24,6 +25,8 @@ typedef struct {
     char identity[HASH_HEX_SIZE];
     uint8_t *done;      /* [grid.count] */
     SweepWork work;
+    RenderSetup largest; /* rank 0: what takes the most memory, and how much */
+    RenderPlan plan;
     SweepStore store;
     Progress progress;
     int64_t before, shown; /* finished earlier; estimate of all finished now */
@@ -61,40 +64,72 @@ static int hash_wait(Run *run)
 
 /* ---- before the work ---- */
 
-/* Every setting that occurs is checked before anything is written. */
-static int check_settings(const Run *run)
+/* The batch with the most pixels and network rows. */
+static int64_t largest_batch(const Run *run, const SweepWork *w)
 {
-    SweepWork all;
-    int rc = sweep_work_init(&all, &run->grid, run->done, run->c->batch);
-    for (int64_t b = 0; b < all.nbatch && rc >= 0; b++) {
+    int64_t most = 0, at = 0;
+    for (int64_t b = 0; b < w->nbatch; b++) {
         SweepItem it;
-        RenderSetup s;
-        sweep_grid_item(&run->grid, all.item[all.batch[b]], &it);
-        rc = sweep_item_setup(&it, run->c, run->render, &s);
-        if (rc < 0)
-            err_context(rc, "image %lld", (long long)it.index);
-        for (int i = 0; i < it.nlora && rc >= 0; i++)
-            if (!io_file_exists(it.lora[i].path))
-                rc = err_set(ERR_NOTFOUND, "LoRA %s is not there", it.lora[i].path);
+        sweep_grid_item(&run->grid, w->item[w->batch[b]], &it);
+        int64_t rows = (w->batch[b + 1] - w->batch[b]) * (it.guidance > 1 ? 2 : 1);
+        int64_t size = rows * (it.width ? (int64_t)it.width * it.height : 1);
+        if (size > most) {
+            most = size;
+            at = b;
+        }
     }
-    sweep_work_deinit(&all);
+    return at;
+}
+
+/* Arenas are this rank's own; mapped weights are shared and may be read again from the file. */
+static int check_memory(const Run *run, int n)
+{
+    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE);
+    size_t arena = 0;
+    for (int i = 0; i < PIPELINE_PARTS; i++)
+        arena = run->plan.part[i].arena > arena ? run->plan.part[i].arena : arena;
+    int ranks = run->comm->local_size > 0 ? run->comm->local_size : 1;
+    if ((double)arena * ranks <= have)
+        return 0;
+    return err_set(ERR_RANGE, "%d x %.0f MiB for the activations do not fit into this machine's %.0f MiB: lower %s, or set dtype=bf16", ranks,
+                   (double)arena / 1048576, have / 1048576, n > 1 ? "batch or size" : ranks > 1 ? "size or the number of ranks" : "size");
+}
+
+static int check_batch(const Run *run, const SweepWork *w, int64_t b, RenderSetup *s)
+{
+    SweepItem it;
+    sweep_grid_item(&run->grid, w->item[w->batch[b]], &it);
+    TRY_CTX(sweep_item_setup(&it, run->c, run->render, s), "image %lld", (long long)it.index);
+    for (int i = 0; i < it.nlora; i++)
+        if (!io_file_exists(it.lora[i].path))
+            return err_set(ERR_NOTFOUND, "LoRA %s is not there", it.lora[i].path);
+    return 0;
+}
+
+/* Every setting that occurs is checked, and the largest batch planned, before anything is written. */
+static int check_settings(Run *run)
+{
+    SweepWork w;
+    int rc;
+    TRY_GOTO(sweep_work_init(&w, &run->grid, run->done, run->c->batch));
+    for (int64_t b = 0; b < w.nbatch; b++)
+        TRY_GOTO(check_batch(run, &w, b, &run->largest));
+    int64_t at = largest_batch(run, &w);
+    int n = (int)(w.batch[at + 1] - w.batch[at]);
+    TRY_GOTO(check_batch(run, &w, at, &run->largest));
+    TRY_GOTO(render_plan(run->render, &run->largest, n, &run->plan));
+    rc = check_memory(run, n);
+done:
+    sweep_work_deinit(&w);
     return rc;
 }
 
-static int announce(const Run *run)
+static void announce(const Run *run)
 {
-    RenderPlan plan;
-    SweepItem it;
-    RenderSetup s;
-    if (!run->work.count)
-        return 0;
-    sweep_grid_item(&run->grid, run->work.item[0], &it);
-    TRY(sweep_item_setup(&it, run->c, run->render, &s));
-    TRY(render_plan(run->render, &s, (int)(run->work.batch[1] - run->work.batch[0]), &plan));
-    log_info("%lld images, %lld of them done, in %lld batches; %dx%d, %.1f GFLOP each; up to %.0f MiB per rank and %d model calls",
-             (long long)run->grid.count, (long long)run->before, (long long)run->work.nbatch, s.width, s.height,
-             plan.flops_image * 1e-9, (double)plan.peak / 1048576, plan.model_calls);
-    return 0;
+    if (run->work.count)
+        log_info("%lld images, %lld of them done, in %lld batches; up to %dx%d, %.1f GFLOP and %d model calls each, %.0f MiB per rank",
+                 (long long)run->grid.count, (long long)run->before, (long long)run->work.nbatch, run->largest.width, run->largest.height,
+                 run->plan.flops_image * 1e-9, run->plan.model_calls, (double)run->plan.peak / 1048576);
 }
 
 static int open_model(Run *run, int threads)
@@ -159,7 +194,7 @@ static int prepare(Run *run, int threads)
     TRY(share_state(run, &seq));
     rc = sweep_work_init(&run->work, &run->grid, run->done, run->c->batch);
     if (rc >= 0 && comm->rank == 0)
-        rc = announce(run);
+        announce(run);
     if (rc >= 0 && run->work.count)
         rc = sweep_store_init(&run->store, run->c->output, run->identity, comm->rank, seq);
     return comm_agree(comm, rc);
