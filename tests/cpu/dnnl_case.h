@@ -48,6 +48,22 @@ static inline OpView case_random(Dtype t, Shape s, uint32_t seed)
     return v;
 }
 
+/* Replaces the values by ones whose sums round, so that another order of additions gives other bits. */
+static inline void case_roughen(OpView *v, int n)
+{
+    uint32_t seed = 77;
+    for (int k = 0; k < n; k++)
+        for (int64_t i = 0; i < shape_count(&v[k].shape); i++) {
+            seed = seed * 1664525u + 1013904223u;
+            float f = (float)(int32_t)seed * 0x1p-31f;
+            f *= f * f;
+            if (v[k].dtype == DTYPE_BF16)
+                ((uint16_t *)v[k].data)[i] = bf16_from_float(f);
+            else
+                ((float *)v[k].data)[i] = f;
+        }
+}
+
 static inline OpView case_empty(Dtype t, Shape s)
 {
     OpView v = {case_alloc((size_t)shape_count(&s) * dtype_size(t)), t, s, 0, 0};

@@ -20,7 +20,7 @@ static const Case cases[] = {
     {X(1, 80, 70, 4), 8, 3, 1, {1, 1, 1, 1}},   {X(1, 14, 14, 3), 20, 7, 2, {3, 3, 3, 3}},
     {X(1, 16, 16, 3), 24, 4, 2, {1, 1, 1, 1}},  {X(1, 6, 6, 3), 5, 1, 2, {0, 0, 0, 0}},
     {X(1, 1, 1, 4), 4, 3, 1, {1, 1, 1, 1}},     {X(40, 4, 4, 8), 8, 3, 1, {1, 1, 1, 1}},
-    {X(1, 4, 5, 4), 4, 3, 1, {2, 0, 1, 2}},
+    {X(1, 4, 5, 4), 4, 3, 1, {2, 0, 1, 2}},     {X(3, 72, 72, 4), 8, 3, 1, {1, 1, 1, 1}},
     /* few pixels, many weights: the gathered product */
     {X(1, 3, 4, 512), 460, 3, 1, {1, 1, 1, 1}}, {X(1, 4, 5, 512), 460, 3, 2, {0, 0, 1, 1}},
 };
@@ -119,6 +119,7 @@ static void check_batches(OpKind kind, Case c, int has, Dtype t)
     OpView in[CASE_MAX_IN];
     c.x.dim[0] = 5;
     int n = make_inputs(&c, kind, has, t, in);
+    case_roughen(in, n);
     OpView want = case_empty(t, kind == OP_CONV2D ? out_shape(&c) : c.x), got = case_empty(t, want.shape);
     for (int i = 0; i < 4; i++) {
         Backend *be = case_backend(threads[i]);
@@ -167,6 +168,7 @@ static void test_cpu_conv__bwd_w_bits_do_not_depend_on_threads(void **state)
         OpView in[2], out[4];
         OpAttr a = attr_of(c, 0, DTYPE_F32, weight_shape(c));
         make_inputs(c, OP_CONV2D_BWD_W, 0, t, in);
+        case_roughen(in, 2);
         for (int n = 0; n < 4; n++) {
             Backend *be = case_backend(n + 1);
             out[n] = case_empty(DTYPE_F32, weight_shape(c));

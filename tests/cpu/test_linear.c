@@ -119,6 +119,7 @@ static void check_batches(OpKind kind, int has, Shape x, int64_t n, Dtype t)
         in[nin++] = case_random(DTYPE_F32, SHAPE(n), 3);
     if (has & OP_HAS_RES)
         in[nin++] = case_random(t, to, 4);
+    case_roughen(in, nin);
     OpView want = case_empty(t, to), got = case_empty(t, to);
     for (int i = 0; i < 4; i++) {
         Backend *be = case_backend(threads[i]);
@@ -166,6 +167,7 @@ static void test_cpu_linear__bwd_w_bits_do_not_depend_on_threads(void **state)
             Shape w = SHAPE(shapes[i][1], shapes[i][2]);
             OpView in[2] = {case_random(t, SHAPE(shapes[i][0], shapes[i][1]), 1), case_random(t, SHAPE(shapes[i][0], shapes[i][2]), 2)};
             OpView out[4];
+            case_roughen(in, 2);
             for (int n = 0; n < 4; n++) {
                 Backend *be = case_backend(n + 1);
                 out[n] = case_empty(DTYPE_F32, w);
