@@ -85,10 +85,10 @@ FUZZSRC    := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZBIN    := $(FUZZSRC:%.c=build/asan/%)
 FUZZ_SECONDS ?= 3
 
-check: atelier ## build and run all tests; the last line counts them
+check: install-deps ## build and run all tests; the last line counts them
 	@rm -f build/tally; mkdir -p build
 	@export TEST_TALLY=$(CURDIR)/build/tally; rc=0; \
-	for t in check-unit check-mpi check-cli check-fuzz lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
+	for t in atelier check-unit check-mpi check-cli check-fuzz lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
 	awk '{p += $$1; f += $$2; s += $$3} END {printf "%d passed, %d failed%s\n", p, f, s ? ", " s " skipped" : ""}' build/tally; exit $$rc
 
 check-unit: $(UNIT_TESTS) ## tests of one process
