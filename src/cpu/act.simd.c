@@ -6,43 +6,43 @@ typedef struct {
     int act, bf;
 } ActArg;
 
-INLINE vf act_value(int act, vf x)
+INLINE vf act_value(int act, vf x, int bf)
 {
     switch (act) {
-    case ACT_SILU: return vf_silu(x);
+    case ACT_SILU: return vf_silu(x, bf);
     case ACT_GELU: return vf_gelu(x);
     case ACT_GELU_TANH: {
         vf u = (x + x * x * x * vf_set(0.044715f)) * vf_set(0.797884561f);
         vf h = x * vf_set(0.5f);
         return h + h * vf_tanh(u);
     }
-    case ACT_QUICK_GELU: return x * vf_sigmoid(x * vf_set(1.702f));
+    case ACT_QUICK_GELU: return x * vf_sigmoid(x * vf_set(1.702f), bf);
     case ACT_RELU: return vf_max(vf_zero(), x);
-    case ACT_SIGMOID: return vf_sigmoid(x);
+    case ACT_SIGMOID: return vf_sigmoid(x, bf);
     case ACT_TANH: return vf_tanh(x);
     case ACT_EXP: return vf_exp(x);
     default: return x;
     }
 }
 
-INLINE vf act_slope(int act, vf x)
+INLINE vf act_slope(int act, vf x, int bf)
 {
     const vf one = vf_set(1.0f);
     switch (act) {
-    case ACT_SILU: return vf_silu_grad(x);
-    case ACT_GELU: return vf_gelu_grad(x);
+    case ACT_SILU: return vf_silu_grad(x, bf);
+    case ACT_GELU: return vf_gelu_grad(x, vf_normal_cdf(x));
     case ACT_GELU_TANH: {
         const vf k = vf_set(0.797884561f), c = vf_set(0.044715f), half = vf_set(0.5f);
         vf t = vf_tanh((x + x * x * x * c) * k);
         return half * (one + t) + half * x * (one - t * t) * k * (one + vf_set(3.0f) * c * x * x);
     }
     case ACT_QUICK_GELU: {
-        vf s = vf_sigmoid(x * vf_set(1.702f));
+        vf s = vf_sigmoid(x * vf_set(1.702f), bf);
         return s + vf_set(1.702f) * x * s * (one - s);
     }
     case ACT_RELU: return vf_if_lt(vf_zero(), x, one, vf_zero());
     case ACT_SIGMOID: {
-        vf s = vf_sigmoid(x);
+        vf s = vf_sigmoid(x, bf);
         return s * (one - s);
     }
     case ACT_TANH: {
@@ -61,9 +61,9 @@ INLINE void act_loop(const ActArg *a, int64_t begin, int64_t end, int act, int b
         vf x = vt_load(a->x, i, n, bf);
         vf y;
         if (back)
-            y = vt_load(a->dy, i, n, bf) * act_slope(act, x);
+            y = vt_load(a->dy, i, n, bf) * act_slope(act, x, bf);
         else
-            y = act_value(act, x);
+            y = act_value(act, x, bf);
         vt_store(a->out, i, y, n, bf);
     }
 }
@@ -142,10 +142,9 @@ INLINE void geglu_bwd_rows(const GegluArg *a, int64_t r0, int64_t r1, int bf)
         for (int64_t i = 0; i < f; i += VL) {
             int n = lanes_at(i, f);
             vf g = vt_load(gate, i, n, bf), v = vt_load(x, i, n, bf), d = vt_load(dy, i, n, bf);
-            vf cdf = vf_set(0.5f) + vf_set(0.5f) * vf_erf(g * vf_set(0.707106781f));
-            vf slope = cdf + g * vf_set(0.398942280f) * vf_exp(g * g * vf_set(-0.5f));
+            vf cdf = vf_normal_cdf(g);
             vt_store(dx, i, d * (g * cdf), n, bf);
-            vt_store(dgate, i, d * v * slope, n, bf);
+            vt_store(dgate, i, d * v * vf_gelu_grad(g, cdf), n, bf);
         }
     }
 }

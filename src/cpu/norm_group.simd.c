@@ -143,7 +143,7 @@ INLINE void gn_apply(const GnArg *a, int64_t item, int64_t begin, int64_t rows, 
             int64_t i = begin + r * ch + c;
             vf y = (vt_load(a->x, i, n, bf) - vf_load_n(mean + c, n)) * vf_load_n(scale + c, n) + vf_load_n(beta + c, n);
             if (silu)
-                y = vf_silu(y);
+                y = vf_silu(y, bf);
             vt_store(a->out, i, y, n, bf);
         }
 }
@@ -188,7 +188,7 @@ INLINE vf gn_dz(const GnArg *a, int64_t i, int64_t c, int n, vf xhat, int silu, 
 {
     vf dz = vt_load(a->dy, i, n, bf);
     if (silu)
-        dz *= vf_silu_grad(xhat * vf_load_n(a->gamma + c, n) + vf_load_n(a->beta + c, n));
+        dz *= vf_silu_grad(xhat * vf_load_n(a->gamma + c, n) + vf_load_n(a->beta + c, n), bf);
     return dz;
 }
 

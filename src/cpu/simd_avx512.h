@@ -24,11 +24,13 @@ INLINE vf vf_load_bf16_part(const uint16_t *p, int lanes)
 }
 INLINE __m256i vf_narrow_bf16(vf v)
 {
-    __m512i u = _mm512_castps_si512(v);
-    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-    __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __m512i upper = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 31, 29, 27, 25, 23, 21, 19, 17, 15,
+                                           13, 11, 9, 7, 5, 3, 1);
+    __m512i u = _mm512_castps_si512(v), one = _mm512_set1_epi32(1);
+    __m512i r = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
+    r = _mm512_mask_add_epi32(r, _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000)), r, one);
     r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
-    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16));
+    return _mm512_castsi512_si256(_mm512_permutexvar_epi16(upper, r));
 }
 INLINE void vf_store_bf16(uint16_t *p, vf v) { _mm256_storeu_si256((__m256i *)p, vf_narrow_bf16(v)); }
 INLINE void vf_store_bf16_part(uint16_t *p, vf v, int lanes)
@@ -47,7 +49,8 @@ INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE vf vf_abs(vf a) { return _mm512_abs_ps(a); }
 INLINE vf vf_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 INLINE vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-/* 1 / a to about an ulp, for finite a: one Newton step. */
+/* 1 / a to 6e-5, and to about an ulp (for finite a: one Newton step). */
+INLINE vf vf_recip_rough(vf a) { return _mm512_rcp14_ps(a); }
 INLINE vf vf_recip(vf a)
 {
     vf r = _mm512_rcp14_ps(a);

@@ -54,6 +54,7 @@ INLINE vf vf_min(vf a, vf b) { return vf_pick(a < b, a, b); }
 INLINE vf vf_abs(vf a) { return (vf)((vi_base)a & 0x7fffffff); }
 INLINE vf vf_sqrt(vf a) { return (vf){sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3])}; }
 INLINE vf vf_recip(vf a) { return vf_set(1.0f) / a; }
+INLINE vf vf_recip_rough(vf a) { return vf_set(1.0f) / a; }
 INLINE vf vf_if_lt(vf a, vf b, vf x, vf y) { return vf_pick(a < b, x, y); }
 INLINE vf vf_copysign(vf mag, vf sign)
 {
