@@ -149,7 +149,11 @@ static void test_sweep_store__merges_parts_and_joins_them(void **state)
     OK(sweep_store_init(&s, dir, "me", 3, 7));
     add_images(&s, 0, WIDE, 8, 4);
     add_images(&s, WIDE, N, 12, 6);
-    add_images(&s, 20, 22, 8, 4); /* twice: the first found counts */
+    SweepRow again; /* an image in two files: the first found counts */
+    make_row(&again, 20, 8, 4);
+    memset(again.result.image.data, 99, 8 * 4 * 3);
+    OK(sweep_store_add(&s, &again, 1, 1));
+    render_result_deinit(&again.result);
     sweep_store_deinit(&s);
     OK(sweep_parts_scan(&p, dir));
     assert_true(p.count < 20);
