@@ -13,6 +13,7 @@ static const char usage[] =
     "Fine-tunes a model, data-parallel over the ranks, and writes checkpoints and results into the output folder.\n"
     "The result is the same, bit for bit, for any number of ranks and after any interruption: run the same command\n"
     "again to continue. SIGTERM, SIGINT and SIGUSR1 save the state at the end of the step and stop (exit code 3).\n"
+    "Send mpirun SIGUSR1, which it passes on; after SIGTERM or Ctrl-C it kills the ranks within a second or so.\n"
     "`atelier plan CONFIG.yaml` says what a run will need.\n";
 
 static int run(Comm *comm, const TrainConf *c)

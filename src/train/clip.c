@@ -151,7 +151,9 @@ int train_clip_open(TrainTask *t, int plan_only)
     int rc = open_config(t->conf, c);
     if (rc >= 0)
         rc = build_graph(t, c);
-    if (rc >= 0) {
+    if (rc >= 0 && !plan_only)
+        rc = train_task_fits(t);
+    if (rc >= 0 && !plan_only) {
         size_t n = (size_t)t->conf->micro_batch, side = (size_t)t->conf->resolution;
         c->buf_ids = malloc(n * (size_t)c->text.positions * sizeof(int32_t));
         c->buf_pool = malloc(n * sizeof(int32_t));

@@ -152,7 +152,7 @@ static int cache_latents(TrainTask *t, Diffusion *d)
     Source s = {.t = t, .variants = c->flip ? 2 : 1};
     int64_t n = train_dataset_count(t->data) * s.variants;
     int area = c->resolution * c->resolution, batch = 8 * 64 * 64 / area;
-    batch = batch < 1 ? 1 : batch > 64 ? 64 : batch;
+    batch = batch < 1 ? 1 : batch > 8 ? 8 : batch;
     char salt[128];
     if (c->crop == TRAIN_CROP_RANDOM)
         return comm_agree(t->comm, train_encoder_create_images(&d->encoder, d->pipe, t->be, c->resolution, 1));
@@ -305,10 +305,7 @@ static int alloc_buffers(TrainTask *t, Diffusion *d)
     d->buf_x = malloc(n * pixels * sizeof(float));
     d->buf_target = malloc(n * pixels * sizeof(float));
     d->buf_context = malloc(n * (size_t)(d->length * d->width) * sizeof(float));
-    d->alpha_bar = malloc(SAMPLER_MAX_TRAIN_STEPS * sizeof(double));
-    return d->moments && d->buf_x && d->buf_target && d->buf_context && d->alpha_bar
-               ? 0
-               : err_set(ERR_NOMEM, "training: out of memory");
+    return d->moments && d->buf_x && d->buf_target && d->buf_context ? 0 : err_set(ERR_NOMEM, "training: out of memory");
 }
 
 static int read_schedule(Diffusion *d)
@@ -336,8 +333,8 @@ static int open_model(TrainTask *t, Diffusion *d)
     d->c = v->latent_channels;
     d->length = text->positions;
     d->width = text->hidden;
-    TRY(alloc_buffers(t, d));
-    return read_schedule(d);
+    d->alpha_bar = malloc(SAMPLER_MAX_TRAIN_STEPS * sizeof *d->alpha_bar);
+    return d->alpha_bar ? read_schedule(d) : err_set(ERR_NOMEM, "training: out of memory");
 }
 
 static int load(TrainTask *t, Diffusion *d)
@@ -364,6 +361,10 @@ int train_diffusion_open(TrainTask *t, int plan_only)
     int rc = open_model(t, d);
     if (rc >= 0)
         rc = train_diffusion_graph(t, d->pipe, d->h, d->w, &d->in, &d->lora);
+    if (rc >= 0 && !plan_only)
+        rc = train_task_fits(t);
+    if (rc >= 0 && !plan_only)
+        rc = alloc_buffers(t, d);
     TRY(comm_agree(t->comm, rc));
     if (plan_only)
         return 0;

@@ -205,17 +205,16 @@ int train_plan_print(const TrainConf *c, Backend *be)
     TrainTask t = {.conf = c, .comm = &comm, .be = be};
     int rc = train_task_open(&t, 1);
     if (rc >= 0) {
-        double mib = 1 << 20, n = 0;
+        double mib = 1 << 20, n = 0, arena, params, state;
         for (int i = 0; i < t.nwrt; i++)
             n += (double)shape_count(&graph_meta(t.g, t.wrt[i])->shape);
-        double arena = (double)plan_arena_bytes(t.plan), params = (double)plan_param_bytes(t.plan);
-        double state = n * (4 * 3 + 8 + 4 + (c->optimizer.ema > 0 ? 4 : 0));
+        train_task_bytes(&t, &arena, &params, &state);
         printf("images          %lld, an epoch of %lld entries\n", (long long)train_dataset_count(t.data),
                (long long)train_dataset_epoch(t.data));
         printf("steps           %d of %d images (%.1f epochs), micro-batches of %d\n", c->steps, c->batch,
                (double)c->steps * c->batch / (double)train_dataset_epoch(t.data), c->micro_batch);
         printf("trained values  %.0f\n", n);
-        printf("work            %.1f GFLOP per image, %.3f PFLOP in all\n", graph_flops(t.g) / c->micro_batch * 1e-9,
+        printf("work            %.1f GFLOP per image, %.3g PFLOP in all\n", graph_flops(t.g) / c->micro_batch * 1e-9,
                graph_flops(t.g) / c->micro_batch * c->batch * c->steps * 1e-15);
         printf("arena           %.1f MiB (live at once: %.1f MiB), %d ops\n", arena / mib, (double)plan_live_bytes(t.plan) / mib,
                plan_node_count(t.plan));

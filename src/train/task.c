@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/rng.h"
 #include "io/file.h"
@@ -66,6 +67,32 @@ int train_task_differentiate(TrainTask *t, NnCtx *nn, OpRef loss)
     }
     TRY(graph_optimize(t->g));
     return plan_create(&t->plan, t->g, t->be);
+}
+
+void train_task_bytes(const TrainTask *t, double *arena, double *params, double *state)
+{
+    double n = 0;
+    for (int i = 0; i < t->nwrt; i++)
+        n += (double)shape_count(&graph_meta(t->g, t->wrt[i])->shape);
+    *arena = (double)plan_arena_bytes(t->plan);
+    *params = (double)plan_param_bytes(t->plan);
+    *state = n * (3 * 4 + 8 + 4 + (t->conf->optimizer.ema > 0 ? 4 : 0)); /* values and moments, sum, gradient, average */
+}
+
+/* Mapped weights are not counted: the system may drop and read them again. */
+int train_task_fits(const TrainTask *t)
+{
+    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE), arena, params, state, mib = 1 << 20;
+    int ranks = t->comm->local_size > 0 ? t->comm->local_size : 1;
+    train_task_bytes(t, &arena, &params, &state);
+    if ((arena + state) * ranks <= have)
+        return 0;
+    return err_set(ERR_RANGE,
+                   "%d x %.0f MiB (activations %.0f, optimizer %.0f) do not fit into this machine's %.0f MiB: lower micro_batch%s or "
+                   "resolution%s%s",
+                   ranks, (arena + state) / mib, arena / mib, state / mib, have / mib, ranks > 1 ? ", the number of ranks" : "",
+                   t->conf->gradient_checkpointing ? "" : ", set gradient_checkpointing=true",
+                   t->conf->dtype ? "" : ", or dtype=bf16");
 }
 
 int train_task_load(TrainTask *t, const char *root, IoSafetensors *files, NnNameFn names)

@@ -50,6 +50,10 @@ int train_clip_open(TrainTask *t, int plan_only);
 int train_task_differentiate(TrainTask *t, NnCtx *nn, OpRef loss);
 /* nn_params_load for a model part; what is trained becomes a copy of its own, the rest stays mapped (files must stay open then). */
 int train_task_load(TrainTask *t, const char *root, IoSafetensors *files, NnNameFn names);
+/* Bytes of a rank: the arena, all parameters (frozen ones may stay mapped), sums and state of the optimizer. */
+void train_task_bytes(const TrainTask *t, double *arena, double *params, double *state);
+/* ERR_RANGE when the ranks of this node need more memory than it has, with the settings to change. Before any work. */
+int train_task_fits(const TrainTask *t);
 /* Copies values (slot order of s) into the parameters and marks them changed. */
 int train_task_set_values(TrainTask *t, const TrainState *s, const float *values);
 /* The caption of an item at a position: empty for the dropped share. */

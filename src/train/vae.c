@@ -176,7 +176,9 @@ int train_vae_open(TrainTask *t, int plan_only)
     int rc = n > 256 ? err_set(ERR_RANGE, "micro_batch %zu: at most 256", n) : open_config(t->conf, &v->vae);
     if (rc >= 0)
         rc = build_graph(t, v);
-    if (rc >= 0) {
+    if (rc >= 0 && !plan_only)
+        rc = train_task_fits(t);
+    if (rc >= 0 && !plan_only) {
         v->buf_image = malloc(n * (size_t)v->pixels * sizeof(float));
         v->buf_noise = malloc(n * (size_t)v->latents * sizeof(float));
         rc = v->buf_image && v->buf_noise ? 0 : err_set(ERR_NOMEM, "training: out of memory");

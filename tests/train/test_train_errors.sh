@@ -72,6 +72,8 @@ case_ "target that matches nothing" 1 "lora.targets.*'atn\*to_q'" 'lora.targets=
 case_ "target in the text encoder" 1 "lora.targets.*text encoder" 'lora.targets=["*q_proj"]'
 case_ "pattern of parameters that matches nothing" 1 "train.*no_such" task=full 'train=[no_such]'
 case_ "resolution that the VAE cannot halve" 1 "resolution" resolution=8
+case_ "more memory than there is" 1 "do not fit into this machine's [0-9]+ MiB: lower micro_batch or resolution, set gradient_checkpointing=true, or dtype=bf16" \
+    batch=256 micro_batch=256 resolution=4096
 
 # ---- data ----
 data_case() { begin; mkdir "$TMP/case/d"; cp "$TMP"/data/a*.{png,txt} "$TMP/case/d"; }
