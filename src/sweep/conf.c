@@ -16,20 +16,47 @@ static const ConfField sheet_fields[] = {
 };
 static const ConfTable sheet_table = CONF_TABLE(SweepSheet, sheet_fields);
 
+static const ConfField inpaint_fields[] = {
+    CONF_F64(RenderInpaint, blur, "0", 0, 256, "deviation in pixels of a Gaussian blur of the mask"),
+    CONF_BOOL(RenderInpaint, invert, "false", "black in the mask is made anew instead of white"),
+    CONF_ENUM(RenderInpaint, fill, "original", RENDER_FILL_NAMES, "what lies under the mask before denoising"),
+    CONF_BOOL(RenderInpaint, paste, "true", "pixels outside the mask stay the source's own"),
+};
+static const ConfTable inpaint_table = CONF_TABLE(RenderInpaint, inpaint_fields);
+
+static const ConfField hires_fields[] = {
+    CONF_ENUM(RenderHires, upscale, "off", RENDER_UPSCALE_NAMES, "a second pass at a larger size, and how the first result gets there"),
+    CONF_F64(RenderHires, scale, "2", 1, 8, "size of the second pass by that of the first"),
+    CONF_I32(RenderHires, steps, "0", 0, 1000, "steps of the second pass; 0: as the first"),
+    CONF_F64(RenderHires, strength, "0.6", 0, 1, "share of these steps that is run"),
+};
+static const ConfTable hires_table = CONF_TABLE(RenderHires, hires_fields);
+
 static const ConfField fields[] = {
     CONF_STR(SweepConf, model, NULL, "model folder in the diffusers layout"),
+    CONF_STR(SweepConf, vae, "", "folder of another VAE (diffusers layout); empty: the model's own"),
     CONF_STR(SweepConf, variant, "", "variant of the weight files to prefer, for instance fp16"),
     CONF_STR(SweepConf, output, NULL, "output folder"),
     CONF_ENUM(SweepConf, dtype, "f32", dtypes, "arithmetic of the networks"),
     CONF_ENUM(SweepConf, device, "auto", devices, "where to compute"),
     CONF_I32(SweepConf, threads, "0", 0, 4096, "threads per rank; 0: the cores this rank may use"),
     CONF_I32(SweepConf, batch, "4", 1, 1024, "most images denoised at once; the images do not depend on it"),
+    CONF_I32(SweepConf, vae_tile, "-1", -1, 16384, "side in pixels of the VAE's tiles; 0: never, -1: tiles of 512 for images over 2 megapixels"),
     CONF_SIZE(SweepConf, keep, "1GiB", 0, 1e15, "networks that fit together in this much memory stay there between stages"),
     CONF_STR(SweepConf, prompt, "", "prompt, where no axis sets it"),
     CONF_STR(SweepConf, negative, "", "negative prompt"),
     CONF_I64(SweepConf, seed, "0", 0, 9223372036854775807.0, "seed"),
     CONF_ENUM(SweepConf, seed_compat, "atelier", RENDER_SEED_NAMES, "whose noise belongs to a seed"),
     CONF_INTS(SweepConf, size, "[]", 8, 16384, "[width, height] in pixels; []: the size the model was trained on"),
+    CONF_STR(SweepConf, source, "", "image to start from (img2img, inpainting), resized to the size"),
+    CONF_STR(SweepConf, mask, "", "image of the same place: white is made anew, black stays (inpainting)"),
+    CONF_F64(SweepConf, strength, "0.75", 0, 1, "share of the steps run from the source; 1: the source is forgotten"),
+    CONF_ENUM(SweepConf, encode, "sample", RENDER_ENCODE_NAMES, "latents of the source: a draw from the VAE's distribution, or its mean"),
+    CONF_STRUCT(SweepConf, inpaint, &inpaint_table, "use of the mask"),
+    CONF_STRUCT(SweepConf, hires, &hires_table, "second pass at a larger size"),
+    CONF_I64(SweepConf, variation_seed, "0", 0, 9223372036854775807.0, "seed of the noise that is mixed in"),
+    CONF_F64(SweepConf, variation_strength, "0", 0, 1, "share of the variation seed's noise; 0: none"),
+    CONF_INTS(SweepConf, seed_size, "[]", 8, 16384, "[width, height] at which the noise is drawn, to keep a composition at another size"),
     CONF_I32(SweepConf, steps, "20", 1, 1000, "denoising steps"),
     CONF_I32(SweepConf, clip_skip, "1", 1, 64, "text encoder layer, counted from the last (2: the one before)"),
     CONF_STR(SweepConf, sampler, "", "ddim, pndm, euler, euler_a, dpmpp_2m, heun; empty: the model's"),
@@ -48,6 +75,8 @@ const ConfTable sweep_conf_table = CONF_TABLE(SweepConf, fields);
 int sweep_conf_read(SweepConf *c, const char *path, const char *const *overrides, int count)
 {
     TRY(config_read(&sweep_conf_table, c, path, overrides, count));
+    if (c->seed_size.count > 2)
+        return err_set(ERR_RANGE, "%s: key 'seed_size': expected [width, height], got %d numbers", path, c->seed_size.count);
     if (c->size.count > 2)
         return err_set(ERR_RANGE, "%s: key 'size': expected [width, height], got %d numbers", path, c->size.count);
     return 0;

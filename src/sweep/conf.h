@@ -22,6 +22,16 @@ typedef struct {
     char *prompt, *negative;
     int64_t seed;
     int seed_compat;        /* RenderSeed */
+    char *vae;              /* folder; "": the model's own */
+    char *source, *mask;    /* image files; "": none */
+    double strength;
+    int encode;             /* RenderEncode */
+    RenderInpaint inpaint;
+    RenderHires hires;
+    int64_t variation_seed;
+    double variation_strength;
+    ConfInts seed_size;     /* [] the image's, [n] or [width, height] */
+    int32_t vae_tile;       /* -1: where the image is large */
     ConfInts size;          /* [] native, [n] or [width, height] */
     int32_t steps, clip_skip;
     char *sampler, *spacing; /* "": the model's own */

@@ -3,8 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const SWEEP_FIELD_NAMES[SWEEP_FIELDS] = {"lora",    "size", "clip_skip", "steps",    "sampler",          "spacing",
-                                                     "eta",     "prompt", "negative", "guidance", "guidance_rescale", "seed"};
+#include "io/file.h"
+
+const char *const SWEEP_FIELD_NAMES[SWEEP_FIELDS] = {
+    "model",  "vae",    "lora",     "size",     "hires",            "clip_skip",      "steps",              "sampler",   "spacing", "eta", "strength",
+    "source", "mask",   "prompt",   "negative", "guidance", "guidance_rescale", "variation_seed", "variation_strength", "seed_size", "seed"};
 
 void sweep_value_deinit(SweepValue *v)
 {
@@ -18,6 +21,10 @@ void sweep_value_deinit(SweepValue *v)
     free(v->spacing);
     free(v->prompt);
     free(v->negative);
+    free(v->model);
+    free(v->vae);
+    free(v->source);
+    free(v->mask);
     memset(v, 0, sizeof *v);
 }
 
@@ -44,6 +51,16 @@ static int base_value(SweepValue *v, const SweepConf *c)
     v->guidance = c->guidance;
     v->rescale = c->guidance_rescale;
     v->seed = c->seed;
+    v->strength = c->strength;
+    v->hires = c->hires;
+    v->variation_seed = c->variation_seed;
+    v->variation_strength = c->variation_strength;
+    v->seed_width = c->seed_size.count > 0 ? (int)c->seed_size.items[0] : 0;
+    v->seed_height = c->seed_size.count > 1 ? (int)c->seed_size.items[1] : v->seed_width;
+    TRY(str_copy(&v->model, c->model ? c->model : ""));
+    TRY(str_copy(&v->vae, c->vae));
+    TRY(str_copy(&v->source, c->source));
+    TRY(str_copy(&v->mask, c->mask));
     TRY(str_copy(&v->sampler, c->sampler));
     TRY(str_copy(&v->spacing, c->spacing));
     TRY(str_copy(&v->prompt, c->prompt));
@@ -111,6 +128,24 @@ static void apply(SweepItem *it, const SweepValue *v, unsigned set)
         it->guidance = v->guidance;
     if (set & 1u << SWEEP_RESCALE)
         it->rescale = v->rescale;
+    if (set & 1u << SWEEP_MODEL)
+        it->model = v->model;
+    if (set & 1u << SWEEP_VAE)
+        it->vae = v->vae;
+    if (set & 1u << SWEEP_HIRES)
+        it->hires = v->hires;
+    if (set & 1u << SWEEP_STRENGTH)
+        it->strength = v->strength;
+    if (set & 1u << SWEEP_SOURCE)
+        it->source = v->source;
+    if (set & 1u << SWEEP_MASK)
+        it->mask = v->mask;
+    if (set & 1u << SWEEP_VARIATION_SEED)
+        it->variation_seed = v->variation_seed;
+    if (set & 1u << SWEEP_VARIATION_STRENGTH)
+        it->variation_strength = v->variation_strength;
+    if (set & 1u << SWEEP_SEED_SIZE)
+        it->seed_width = v->seed_width, it->seed_height = v->seed_height;
     if (set & 1u << SWEEP_SEED)
         it->seed = v->seed;
 }
@@ -158,11 +193,21 @@ void sweep_grid_item(const SweepGrid *g, int64_t index, SweepItem *out)
     out->index = index;
 }
 
+static int same_hires(const RenderHires *a, const RenderHires *b)
+{
+    if (!a->upscale && !b->upscale)
+        return 1;
+    return a->upscale == b->upscale && !(a->scale < b->scale || a->scale > b->scale) && a->steps == b->steps &&
+           !(a->strength < b->strength || a->strength > b->strength);
+}
+
 int sweep_item_compatible(const SweepItem *a, const SweepItem *b)
 {
     if (a->nlora != b->nlora || a->width != b->width || a->height != b->height || a->clip_skip != b->clip_skip || a->steps != b->steps ||
         a->eta < b->eta || a->eta > b->eta || (a->guidance > 1) != (b->guidance > 1) || strcmp(a->sampler, b->sampler) != 0 ||
-        strcmp(a->spacing, b->spacing) != 0)
+        strcmp(a->spacing, b->spacing) != 0 || strcmp(a->model, b->model) != 0 || strcmp(a->vae, b->vae) != 0 || !a->source[0] != !b->source[0] ||
+        !a->mask[0] != !b->mask[0] || (a->source[0] && (a->strength < b->strength || a->strength > b->strength)) ||
+        !same_hires(&a->hires, &b->hires))
         return 0;
     for (int i = 0; i < a->nlora; i++)
         if (strcmp(a->lora[i].path, b->lora[i].path) != 0 || a->lora[i].scale < b->lora[i].scale || a->lora[i].scale > b->lora[i].scale)
@@ -204,6 +249,20 @@ static void label_field(const SweepValue *v, SweepField f, StrBuf *out)
     case SWEEP_GUIDANCE: str_add_format(out, "guidance %g", v->guidance); break;
     case SWEEP_RESCALE: str_add_format(out, "rescale %g", v->rescale); break;
     case SWEEP_SEED: str_add_format(out, "seed %lld", (long long)v->seed); break;
+    case SWEEP_MODEL: str_add(out, io_path_name(v->model)); break;
+    case SWEEP_VAE: str_add_format(out, "VAE %s", v->vae[0] ? io_path_name(v->vae) : "of the model"); break;
+    case SWEEP_HIRES:
+        if (v->hires.upscale)
+            str_add_format(out, "%s x%g", RENDER_UPSCALE_NAMES[v->hires.upscale], v->hires.scale);
+        else
+            str_add(out, "one pass");
+        break;
+    case SWEEP_STRENGTH: str_add_format(out, "strength %g", v->strength); break;
+    case SWEEP_SOURCE: str_add(out, v->source[0] ? io_path_name(v->source) : "no source"); break;
+    case SWEEP_MASK: str_add(out, v->mask[0] ? io_path_name(v->mask) : "no mask"); break;
+    case SWEEP_VARIATION_SEED: str_add_format(out, "variation %lld", (long long)v->variation_seed); break;
+    case SWEEP_VARIATION_STRENGTH: str_add_format(out, "variation of %g", v->variation_strength); break;
+    case SWEEP_SEED_SIZE: str_add_format(out, "noise of %dx%d", v->seed_width, v->seed_height); break;
     case SWEEP_FIELDS: break;
     }
 }
@@ -245,6 +304,13 @@ int sweep_item_setup(const SweepItem *it, const SweepConf *c, const Render *r, R
     s->clip_skip = it->clip_skip;
     s->guided = it->guidance > 1;
     s->seed_compat = (RenderSeed)c->seed_compat;
+    s->source = it->source[0] != 0;
+    s->mask = it->mask[0] != 0;
+    s->strength = it->strength;
+    s->encode = c->encode;
+    s->inpaint = c->inpaint;
+    s->hires = it->hires;
+    render_setup_tile(r, s, c->vae_tile);
     if (it->nlora > RENDER_MAX_LORA)
         return err_set(ERR_RANGE, "%d LoRAs at once: at most %d", it->nlora, RENDER_MAX_LORA);
     for (int i = 0; i < it->nlora; i++) /* scale 0 is the plain network, to the bit */
@@ -259,5 +325,11 @@ void sweep_item_render(const SweepItem *it, RenderItem *out)
                         .negative = it->negative,
                         .seed = (uint64_t)it->seed,
                         .guidance = it->guidance,
-                        .guidance_rescale = it->rescale};
+                        .guidance_rescale = it->rescale,
+                        .source = it->source[0] ? it->source : NULL,
+                        .mask = it->mask[0] ? it->mask : NULL,
+                        .variation_seed = (uint64_t)it->variation_seed,
+                        .variation_strength = it->variation_strength,
+                        .seed_width = it->seed_width,
+                        .seed_height = it->seed_height};
 }

@@ -14,17 +14,26 @@ typedef struct {
 
 /* What one value of an axis sets. */
 typedef enum {
+    SWEEP_MODEL,
+    SWEEP_VAE,
     SWEEP_LORA,
     SWEEP_SIZE,
+    SWEEP_HIRES,
     SWEEP_CLIP_SKIP,
     SWEEP_STEPS,
     SWEEP_SAMPLER,
     SWEEP_SPACING,
     SWEEP_ETA,
+    SWEEP_STRENGTH,
+    SWEEP_SOURCE,
+    SWEEP_MASK,
     SWEEP_PROMPT,
     SWEEP_NEGATIVE,
     SWEEP_GUIDANCE,
     SWEEP_RESCALE,
+    SWEEP_VARIATION_SEED,
+    SWEEP_VARIATION_STRENGTH,
+    SWEEP_SEED_SIZE,
     SWEEP_SEED,
     SWEEP_FIELDS
 } SweepField;
@@ -38,8 +47,11 @@ typedef struct {
     int width, height;   /* 0: the model's */
     int clip_skip, steps;
     char *sampler, *spacing, *prompt, *negative;
-    double eta, guidance, rescale;
-    int64_t seed;
+    char *model, *vae, *source, *mask; /* "": the base's, the model's own, none, none */
+    RenderHires hires;
+    double eta, guidance, rescale, strength, variation_strength;
+    int64_t seed, variation_seed;
+    int seed_width, seed_height; /* 0: the image's */
 } SweepValue;
 
 typedef struct {
@@ -66,8 +78,11 @@ typedef struct {
     int nlora;
     int width, height, clip_skip, steps;
     const char *sampler, *spacing, *prompt, *negative;
-    double eta, guidance, rescale;
-    int64_t seed;
+    const char *model, *vae, *source, *mask;
+    RenderHires hires;
+    double eta, guidance, rescale, strength, variation_strength;
+    int64_t seed, variation_seed;
+    int seed_width, seed_height;
 } SweepItem;
 
 /* ERR_FORMAT, ERR_RANGE, ERR_NOTFOUND with file, line and key. sweep_grid_deinit in every case. */

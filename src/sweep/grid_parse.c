@@ -105,23 +105,69 @@ static int read_number(double *out, const ConfNode *n, const char *what, double 
     return *out >= lo && *out <= hi ? 0 : conf_node_error(n, ERR_RANGE, what, "expected %g..%g, got %g", lo, hi, *out);
 }
 
-static int read_size(SweepValue *v, const ConfNode *n, const char *what)
+static int read_size(int *width, int *height, const ConfNode *n, const char *what)
 {
     if (n->kind == CONF_NODE_SCALAR) {
-        TRY(read_int(&v->width, n, what, 8, 16384));
-        v->height = v->width;
+        TRY(read_int(width, n, what, 8, 16384));
+        *height = *width;
         return 0;
     }
     if (n->kind != CONF_NODE_LIST || n->count != 2)
         return conf_node_error(n, ERR_FORMAT, what, "expected a number or [width, height]");
-    TRY(read_int(&v->width, n->items[0], what, 8, 16384));
-    return read_int(&v->height, n->items[1], what, 8, 16384);
+    TRY(read_int(width, n->items[0], what, 8, 16384));
+    return read_int(height, n->items[1], what, 8, 16384);
 }
 
-static int read_seed(SweepValue *v, const ConfNode *n, const char *what)
+static int read_seed(int64_t *seed, const ConfNode *n, const char *what)
 {
-    TRY(conf_node_i64(n, what, &v->seed));
-    return v->seed >= 0 ? 0 : conf_node_error(n, ERR_RANGE, what, "expected a seed from 0, got %lld", (long long)v->seed);
+    TRY(conf_node_i64(n, what, seed));
+    return *seed >= 0 ? 0 : conf_node_error(n, ERR_RANGE, what, "expected a seed from 0, got %lld", (long long)*seed);
+}
+
+/* "none" or an empty text: nothing. */
+static int read_file(char **out, const ConfNode *n, const char *what)
+{
+    if (is_none(n)) {
+        free(*out);
+        return str_copy(out, "");
+    }
+    return read_text(out, n, what);
+}
+
+static int read_upscale(int *out, const ConfNode *n, const char *what)
+{
+    const char *text;
+    TRY(conf_node_text(n, what, &text));
+    for (*out = 0; RENDER_UPSCALE_NAMES[*out]; (*out)++)
+        if (strcmp(text, RENDER_UPSCALE_NAMES[*out]) == 0)
+            return 0;
+    return conf_node_error(n, ERR_RANGE, what, "upscale: expected off, latent-nearest, latent-bilinear, latent-bicubic or lanczos, got '%s'", text);
+}
+
+/* "none", or a map as the key hires takes it. */
+static int read_hires(RenderHires *h, const ConfNode *n, const char *what)
+{
+    *h = (RenderHires){.scale = 2, .strength = 0.6};
+    if (is_none(n))
+        return 0;
+    if (n->kind != CONF_NODE_MAP)
+        return conf_node_error(n, ERR_FORMAT, what, "expected none or {upscale: latent-bilinear, scale: 2, steps: 0, strength: 0.6}");
+    h->upscale = RENDER_UPSCALE_LATENT_BILINEAR;
+    for (int i = 0; i < n->count; i++) {
+        const char *key = n->keys[i];
+        const ConfNode *v = n->items[i];
+        if (strcmp(key, "upscale") == 0)
+            TRY(read_upscale(&h->upscale, v, what));
+        else if (strcmp(key, "scale") == 0)
+            TRY(read_number(&h->scale, v, what, 1, 8));
+        else if (strcmp(key, "strength") == 0)
+            TRY(read_number(&h->strength, v, what, 0, 1));
+        else if (strcmp(key, "steps") == 0)
+            TRY(read_int(&h->steps, v, what, 0, 1000));
+        else if (strcmp(key, "label") != 0)
+            return conf_node_error(v, ERR_NOTFOUND, what, "'%s': hires takes upscale, scale, steps and strength", key);
+    }
+    return 0;
 }
 
 static int read_field(SweepValue *v, SweepField f, const ConfNode *n, const char *what)
@@ -129,7 +175,7 @@ static int read_field(SweepValue *v, SweepField f, const ConfNode *n, const char
     v->set |= 1u << f;
     switch (f) {
     case SWEEP_LORA: return sweep_value_lora(v, n, what);
-    case SWEEP_SIZE: return read_size(v, n, what);
+    case SWEEP_SIZE: return read_size(&v->width, &v->height, n, what);
     case SWEEP_CLIP_SKIP: return read_int(&v->clip_skip, n, what, 1, 64);
     case SWEEP_STEPS: return read_int(&v->steps, n, what, 1, 1000);
     case SWEEP_SAMPLER: return read_text(&v->sampler, n, what);
@@ -139,7 +185,16 @@ static int read_field(SweepValue *v, SweepField f, const ConfNode *n, const char
     case SWEEP_NEGATIVE: return read_text(&v->negative, n, what);
     case SWEEP_GUIDANCE: return read_number(&v->guidance, n, what, 0, 1000);
     case SWEEP_RESCALE: return read_number(&v->rescale, n, what, 0, 1);
-    case SWEEP_SEED: return read_seed(v, n, what);
+    case SWEEP_SEED: return read_seed(&v->seed, n, what);
+    case SWEEP_MODEL: return read_text(&v->model, n, what);
+    case SWEEP_VAE: return read_file(&v->vae, n, what);
+    case SWEEP_HIRES: return read_hires(&v->hires, n, what);
+    case SWEEP_STRENGTH: return read_number(&v->strength, n, what, 0, 1);
+    case SWEEP_SOURCE: return read_file(&v->source, n, what);
+    case SWEEP_MASK: return read_file(&v->mask, n, what);
+    case SWEEP_VARIATION_SEED: return read_seed(&v->variation_seed, n, what);
+    case SWEEP_VARIATION_STRENGTH: return read_number(&v->variation_strength, n, what, 0, 1);
+    case SWEEP_SEED_SIZE: return read_size(&v->seed_width, &v->seed_height, n, what);
     case SWEEP_FIELDS: break;
     }
     return 0;
@@ -176,11 +231,11 @@ static int read_fields(SweepValue *v, const ConfNode *n, const char *what)
 
 static int read_value(SweepValue *v, int field, const ConfNode *n, const char *what)
 {
-    if (field == SWEEP_LORA) {
+    if (field == SWEEP_LORA || field == SWEEP_HIRES) {
         const ConfNode *label = n->kind == CONF_NODE_MAP ? conf_node_find(n, "label") : NULL;
         if (label)
             TRY(read_text(&v->label, label, what));
-        return read_field(v, SWEEP_LORA, n, what);
+        return read_field(v, (SweepField)field, n, what);
     }
     if (n->kind == CONF_NODE_MAP)
         return read_fields(v, n, what);
@@ -246,6 +301,8 @@ static int set_number(SweepValue *v, int field, double x)
     case SWEEP_GUIDANCE: v->guidance = x; return x >= 0 && x <= 1000;
     case SWEEP_RESCALE: v->rescale = x; return x >= 0 && x <= 1;
     case SWEEP_ETA: v->eta = x; return x >= 0 && x <= 1;
+    case SWEEP_STRENGTH: v->strength = x; return x >= 0 && x <= 1;
+    case SWEEP_VARIATION_STRENGTH: v->variation_strength = x; return x >= 0 && x <= 1;
     case SWEEP_STEPS: v->steps = (int)x; return x >= 1 && x <= 1000;
     default: v->clip_skip = (int)x; return x >= 1 && x <= 64;
     }
@@ -279,7 +336,8 @@ static int read_run(SweepAxis *a, int field, const ConfNode *n, const char *what
         return conf_node_error(range, ERR_FORMAT, what, "range: expected [first, last] or [first, last, step]");
     if (field == SWEEP_SEED)
         return read_seed_run(a, n, what, range);
-    int number = field == SWEEP_GUIDANCE || field == SWEEP_RESCALE || field == SWEEP_ETA || field == SWEEP_STEPS || field == SWEEP_CLIP_SKIP;
+    int number = field == SWEEP_GUIDANCE || field == SWEEP_RESCALE || field == SWEEP_ETA || field == SWEEP_STEPS || field == SWEEP_CLIP_SKIP ||
+                 field == SWEEP_STRENGTH || field == SWEEP_VARIATION_STRENGTH;
     if (!range || !number)
         return conf_node_error(n, ERR_FORMAT, what, "expected a list");
     return read_number_run(a, field, range, what);
@@ -295,7 +353,7 @@ static int read_axis(SweepAxis *a, const char *name, const ConfNode *n)
     TRY(str_copy(&a->name, name));
     if (n->kind == CONF_NODE_LIST)
         return read_list(a, field, n, what);
-    if (n->kind == CONF_NODE_MAP && (field >= 0 && field != SWEEP_LORA))
+    if (n->kind == CONF_NODE_MAP && (field >= 0 && field != SWEEP_LORA && field != SWEEP_HIRES))
         return read_run(a, field, n, what);
     if (field < 0)
         return conf_node_error(n, ERR_FORMAT, what, "expected a list of maps");

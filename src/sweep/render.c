@@ -17,6 +17,9 @@
 enum { TEXT_CACHE = 256 };
 
 const char *const RENDER_SEED_NAMES[RENDER_SEED_COUNT + 1] = {"atelier", "diffusers-cpu", "a1111-gpu", NULL};
+const char *const RENDER_UPSCALE_NAMES[RENDER_UPSCALE_COUNT + 1] = {"off", "latent-nearest", "latent-bilinear", "latent-bicubic", "lanczos", NULL};
+const char *const RENDER_FILL_NAMES[RENDER_FILL_COUNT + 1] = {"original", "noise", "zero", NULL};
+const char *const RENDER_ENCODE_NAMES[RENDER_ENCODE_COUNT + 1] = {"sample", "mean", NULL};
 
 int render_open(Render **out, const RenderConf *conf)
 {
@@ -93,6 +96,9 @@ void render_setup_default(const Render *r, RenderSetup *s)
     s->width = s->height = pipeline_unet(r->pipe)->sample_size * vae_factor(pipeline_vae(r->pipe));
     s->clip_skip = 1;
     s->guided = 1;
+    s->strength = 0.75;
+    s->inpaint.paste = 1;
+    s->hires = (RenderHires){.scale = 2, .strength = 0.6};
 }
 
 int render_setup_check(const Render *r, const RenderSetup *s)
@@ -108,7 +114,24 @@ int render_setup_check(const Render *r, const RenderSetup *s)
         for (int k = 0; k < i; k++)
             if (strcmp(s->lora[i].path, s->lora[k].path) == 0)
                 return err_set(ERR_RANGE, "LoRA %s is given twice for one image", s->lora[i].path);
+    if (s->source || s->mask || s->hires.upscale)
+        return err_set(ERR_UNSUPPORTED, "source, mask and hires are not available yet");
     return sampler_conf_check(&s->sampler);
+}
+
+void render_setup_size(const Render *r, const RenderSetup *s, int *width, int *height)
+{
+    int f = vae_factor(pipeline_vae(r->pipe));
+    double scale = s->hires.upscale ? s->hires.scale : 1;
+    *width = (int)floor(s->width * scale / f + 1e-9) * f;
+    *height = (int)floor(s->height * scale / f + 1e-9) * f;
+}
+
+void render_setup_tile(const Render *r, RenderSetup *s, int tile)
+{
+    int w, h;
+    render_setup_size(r, s, &w, &h);
+    s->vae_tile = tile >= 0 ? tile : (int64_t)w * h > (int64_t)2 << 20 ? 512 : 0;
 }
 
 int64_t render_latent_count(const Render *r, const RenderSetup *s, int64_t dim[3])

@@ -35,9 +35,51 @@ typedef struct {
     double scale;
 } RenderLora;
 
+/* From the first pass's result to the size of a second one. LATENT_*: torch's interpolate on the latents (align_corners false,
+ * bicubic a = -0.75). LANCZOS: decoded, resized as Pillow does it, encoded. */
+typedef enum {
+    RENDER_UPSCALE_OFF,
+    RENDER_UPSCALE_LATENT_NEAREST,
+    RENDER_UPSCALE_LATENT_BILINEAR,
+    RENDER_UPSCALE_LATENT_BICUBIC,
+    RENDER_UPSCALE_LANCZOS,
+    RENDER_UPSCALE_COUNT
+} RenderUpscale;
+extern const char *const RENDER_UPSCALE_NAMES[RENDER_UPSCALE_COUNT + 1]; /* off, latent-nearest, ..., lanczos, NULL */
+
+/* Second pass ("hires fix"): img2img from the first pass's result at `scale` times its size. */
+typedef struct {
+    int upscale;          /* RenderUpscale */
+    double scale;         /* sides are rounded down to the VAE's factor */
+    int32_t steps;        /* 0: as the first pass */
+    double strength;      /* 0..1 */
+} RenderHires;
+
+/* What lies under the mask before denoising. */
+typedef enum { RENDER_FILL_ORIGINAL, RENDER_FILL_NOISE, RENDER_FILL_ZERO, RENDER_FILL_COUNT } RenderFill;
+extern const char *const RENDER_FILL_NAMES[RENDER_FILL_COUNT + 1];
+
+/* White in the mask (128 and more after blurring) is made anew. */
+typedef struct {
+    double blur;          /* deviation in pixels of a Gaussian blur of the mask, 0: none */
+    int invert;           /* black is made anew */
+    int fill;             /* RenderFill */
+    int paste;            /* pixels outside the mask are the source's own, mixed by the blurred mask */
+} RenderInpaint;
+
+/* Latents of the source image: the mean of the VAE's posterior, or a draw from it (diffusers). */
+typedef enum { RENDER_ENCODE_SAMPLE, RENDER_ENCODE_MEAN, RENDER_ENCODE_COUNT } RenderEncode;
+extern const char *const RENDER_ENCODE_NAMES[RENDER_ENCODE_COUNT + 1];
+
 /* What all items of one call share. */
 typedef struct {
-    int width, height;    /* pixels, multiples of the VAE's factor */
+    int width, height;    /* of the first pass, pixels, multiples of the VAE's factor */
+    int source, mask;     /* whether the items have a source image and a mask */
+    double strength;      /* of img2img and inpainting: share of the steps that is run, 0..1 */
+    int encode;           /* RenderEncode */
+    RenderInpaint inpaint;
+    RenderHires hires;
+    int vae_tile;         /* side in pixels of the tiles in which the VAE works; 0: whole images */
     int clip_skip;        /* 1: last layer */
     int guided;           /* 0: one network row per item, guidance and negative prompt unused */
     RenderSeed seed_compat;
@@ -50,6 +92,10 @@ typedef struct {
     const char *prompt, *negative;
     uint64_t seed;
     double guidance, guidance_rescale;
+    const char *source, *mask; /* image files, where the setup says so; resized to the setup's size (Lanczos) */
+    uint64_t variation_seed;
+    double variation_strength; /* 0: none; share of the variation seed's noise in the initial noise (slerp) */
+    int seed_width, seed_height; /* size the initial noise is drawn at, centred in the image's; 0: the image's */
     /* In place of drawn noise (reference data): [C,h,w] unit noise before init_noise_sigma; noise[k], k < nnoise: the k-th draw of
      * the sampler. NULL: drawn. */
     const float *init_latents;
@@ -73,6 +119,11 @@ const char *render_backend(const Render *r); /* "cpu-avx512", for records; borro
 void render_setup_default(const Render *r, RenderSetup *s);
 /* ERR_RANGE, ERR_UNSUPPORTED with the setting's name. */
 int render_setup_check(const Render *r, const RenderSetup *s);
+/* vae_tile as the configuration has it (-1: tiles of 512 where the final image has over 2 megapixels); after size and hires. It
+ * depends on the setup alone, never on the machine, because tiles change the image. */
+void render_setup_tile(const Render *r, RenderSetup *s, int tile);
+/* Size of the final image: that of the second pass where there is one. */
+void render_setup_size(const Render *r, const RenderSetup *s, int *width, int *height);
 /* Floats of one item's latents, and its shape [C,h,w]. */
 int64_t render_latent_count(const Render *r, const RenderSetup *s, int64_t dim[3]);
 
