@@ -68,13 +68,17 @@ OpRef clip_layer(NnCtx *nn, const ClipConfig *c, OpRef x, int index, int causal)
     return x;
 }
 
-static OpRef embeddings(NnCtx *nn, const ClipConfig *c, OpRef ids)
+/* keep, vectors: OP_NONE, or what some tokens are replaced with. keep is 1 or 0, so the others stay to the bit. */
+static OpRef embeddings(NnCtx *nn, const ClipConfig *c, OpRef ids, OpRef keep, OpRef vectors)
 {
     size_t mark = nn_push(nn, "embeddings");
     OpRef token = nn_param(nn, "token_embedding.weight", SHAPE(c->vocab, c->hidden));
     OpRef place = nn_param(nn, "position_embedding.weight", SHAPE(c->positions, c->hidden));
     nn_pop(nn, mark);
-    return op_add_bcast(nn->b, op_embed(nn->b, ids, token), place, BCAST_ROW);
+    OpRef x = op_embed(nn->b, ids, token);
+    if (keep >= 0)
+        x = op_add(nn->b, op_mul(nn->b, x, nn_to_compute(nn, keep)), nn_to_compute(nn, vectors));
+    return op_add_bcast(nn->b, x, place, BCAST_ROW);
 }
 
 static int check_text(NnCtx *nn, const ClipConfig *c, OpRef ids, int skip)
@@ -92,6 +96,11 @@ static int check_text(NnCtx *nn, const ClipConfig *c, OpRef ids, int skip)
 
 int clip_text_forward(NnCtx *nn, const ClipConfig *c, OpRef ids, OpRef pool_index, int skip, ClipText *out)
 {
+    return clip_text_forward_vectors(nn, c, ids, OP_NONE, OP_NONE, pool_index, skip, out);
+}
+
+int clip_text_forward_vectors(NnCtx *nn, const ClipConfig *c, OpRef ids, OpRef keep, OpRef vectors, OpRef pool_index, int skip, ClipText *out)
+{
     *out = (ClipText){.layers = c->layers, .last = OP_NONE, .pooled = OP_NONE, .embeds = OP_NONE};
     TRY(graph_status(nn->g));
     int rc = check_text(nn, c, ids, skip);
@@ -100,7 +109,7 @@ int clip_text_forward(NnCtx *nn, const ClipConfig *c, OpRef ids, OpRef pool_inde
         return rc;
     }
     size_t mark = nn_push(nn, "text_model");
-    out->hidden[0] = embeddings(nn, c, ids);
+    out->hidden[0] = embeddings(nn, c, ids, keep, vectors);
     for (int i = 0; i < c->layers; i++)
         out->hidden[i + 1] = clip_layer(nn, c, out->hidden[i], i, 1);
     out->last = nn_layer_norm(nn, "final_layer_norm", out->hidden[c->layers - (skip - 1)], c->eps);

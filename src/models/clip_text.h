@@ -33,6 +33,9 @@ typedef struct {
 /* ids: I32 [N, positions]; pool_index: I32 [N] or OP_NONE. skip >= 1 ("clip skip": 2 uses the layer before the last). The current
  * path is the root. Layers after the one used for `last` are emitted too but dropped by graph_optimize. */
 int clip_text_forward(NnCtx *nn, const ClipConfig *c, OpRef ids, OpRef pool_index, int skip, ClipText *out);
+/* The same where vectors stand in place of some tokens (textual inversion): keep F32 [N, positions, hidden], 0 at those places, else 1;
+ * vectors F32 likewise, 0 where a token is kept. ids there: any. */
+int clip_text_forward_vectors(NnCtx *nn, const ClipConfig *c, OpRef ids, OpRef keep, OpRef vectors, OpRef pool_index, int skip, ClipText *out);
 /* Which token is pooled, per sequence of ids[n][length]. */
 void clip_text_pool_index(const ClipConfig *c, const int32_t *ids, int n, int length, int32_t *index);
 

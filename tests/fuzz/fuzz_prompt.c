@@ -8,7 +8,7 @@
 static void try_prompt(const char *text)
 {
     Prompt p;
-    if (prompt_parse(&p, text) < 0)
+    if (prompt_parse(&p, text, PROMPT_A1111) < 0)
         return;
     size_t total = 0;
     FUZZ_REQUIRE(p.npart >= 1 && p.plain);

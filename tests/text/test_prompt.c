@@ -15,7 +15,7 @@ static void expect(const char *text, const char *parts)
 {
     Prompt p;
     char got[1024] = "";
-    if (prompt_parse(&p, text) < 0)
+    if (prompt_parse(&p, text, PROMPT_A1111) < 0)
         fail_msg("%s: %s", text, err_message());
     for (int i = 0; i < p.npart; i++) {
         size_t n = strlen(got);
@@ -51,7 +51,7 @@ static void test_text_prompt__lora_tags(void **state)
 {
     (void)state;
     Prompt p;
-    assert_int_equal(prompt_parse(&p, "a (cat:1.2)<lora:my style:0.8>, <lora:b> <x> <lora:c:-1>"), 0);
+    assert_int_equal(prompt_parse(&p, "a (cat:1.2)<lora:my style:0.8>, <lora:b> <x> <lora:c:-1>", PROMPT_A1111), 0);
     assert_int_equal(p.nlora, 3);
     assert_string_equal(p.lora[0].name, "my style");
     assert_true(p.lora[0].scale == 0.8);
@@ -61,7 +61,7 @@ static void test_text_prompt__lora_tags(void **state)
     assert_string_equal(p.plain, "a cat,  <x> ");
     assert_int_equal(p.weighted, 1);
     prompt_deinit(&p);
-    assert_int_equal(prompt_parse(&p, "<lora:unclosed"), 0);
+    assert_int_equal(prompt_parse(&p, "<lora:unclosed", PROMPT_A1111), 0);
     assert_int_equal(p.nlora, 0);
     assert_string_equal(p.plain, "<lora:unclosed");
     assert_int_equal(p.weighted, 0);
@@ -72,9 +72,9 @@ static void test_text_prompt__rejects_bad_lora_tags(void **state)
 {
     (void)state;
     Prompt p;
-    const char *const bad[] = {"<lora:>", "<lora::1>", "<lora:a:>", "<lora:a:x>", "<lora:a:1x>", "<lora:a:nan>", "<lora:a:0.5:0.5>"};
+    const char *const bad[] = {"<lora:>", "<lora::1>", "<lora:a:>", "<lora:a:x>", "<lora:a:1x>", "<lora:a:nan>", "<lora:a:0.5:x>", "<lora:a:0.5:0.5:0.5>"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        assert_int_equal(prompt_parse(&p, bad[i]), ERR_FORMAT);
+        assert_int_equal(prompt_parse(&p, bad[i], PROMPT_A1111), ERR_FORMAT);
         assert_non_null(strstr(err_message(), "lora"));
         assert_null(p.part);
     }

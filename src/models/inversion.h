@@ -1,0 +1,27 @@
+/* Textual inversions: vectors that stand for a word before the text encoder. Reads the safetensors forms of
+ *     diffusers   one tensor named by its token ("<cat-toy>"): [C] or [n,C]
+ *     A1111       "emb_params": [n,C] (Forge, A1111, OneTrainer), "string_to_param.*" likewise
+ *     kohya       "emb_params"; SDXL: "clip_l" [n,768] and "clip_g" [n,1280] in one file
+ * F32, F16 or BF16. */
+#ifndef MODELS_INVERSION_H
+#define MODELS_INVERSION_H
+
+#include "text/chunk.h"
+
+/* All inversions of a run for one text encoder, as one table. */
+typedef struct {
+    ChunkWord *word; /* names owned by the set */
+    char (*hash)[65]; /* SHA-256 of each file */
+    int count;
+    float *vectors;  /* [rows][width] */
+    int rows, width;
+} InversionSet;
+
+void inversion_set_init(InversionSet *s, int width);
+void inversion_set_deinit(InversionSet *s);
+/* Adds a file under `name`; NULL: the token it names itself (diffusers), else the file's name without its extension.
+ * ERR_SHAPE when its vectors have not the set's width: names the file, tensor, both widths and the models that have such a width.
+ * ERR_FORMAT for a file of no known form, a name twice, more than 75 vectors. */
+int inversion_set_add(InversionSet *s, const char *path, const char *name);
+
+#endif
