@@ -26,7 +26,7 @@ void cpu_optim_adamw(float *p, float *m, float *v, const float *grad, int64_t n,
 }
 
 typedef struct {
-    const float *x;
+    const float *x, *y;
     int64_t n;
     double *sum;
     double (*tile)(const float *x, int64_t n);
@@ -40,18 +40,44 @@ static void sumsq_task(void *p, int64_t task, int thread)
     a->sum[task] = a->tile(a->x + at, a->n - at < SUMSQ_TILE ? a->n - at : SUMSQ_TILE);
 }
 
+static void dot_task(void *p, int64_t task, int thread)
+{
+    (void)thread;
+    const SumsqArg *a = p;
+    int64_t at = task * SUMSQ_TILE, end = a->n - at < SUMSQ_TILE ? a->n : at + SUMSQ_TILE;
+    double s = 0;
+    for (int64_t i = at; i < end; i++)
+        s += a->y ? (double)a->x[i] * (double)a->y[i] : fabs((double)a->x[i]);
+    a->sum[task] = s;
+}
+
 /* Batches of tiles, so that the partial sums need no allocation. */
-double cpu_optim_sumsq(const float *x, int64_t n)
+static double tiled(const float *x, const float *y, int64_t n, CpuTask fn)
 {
     double sum[SUMSQ_BATCH], total = 0;
     Backend team = {.threads = omp_get_max_threads()};
     for (int64_t at = 0; at < n; at += SUMSQ_TILE * SUMSQ_BATCH) {
         int64_t len = n - at < SUMSQ_TILE * SUMSQ_BATCH ? n - at : SUMSQ_TILE * SUMSQ_BATCH;
         int64_t tiles = cpu_ceil_div(len, SUMSQ_TILE);
-        SumsqArg a = {x + at, len, sum, CPU_PICK(isa_now(), cpu_optim_sumsq_tile)};
-        cpu_parallel_tasks(&team, tiles, len * 4, sumsq_task, &a);
+        SumsqArg a = {x + at, y ? y + at : NULL, len, sum, CPU_PICK(isa_now(), cpu_optim_sumsq_tile)};
+        cpu_parallel_tasks(&team, tiles, len * 4, fn, &a);
         for (int64_t i = 0; i < tiles; i++)
             total += sum[i];
     }
     return total;
+}
+
+double cpu_optim_sumsq(const float *x, int64_t n)
+{
+    return tiled(x, NULL, n, sumsq_task);
+}
+
+double cpu_optim_dot(const float *x, const float *y, int64_t n)
+{
+    return tiled(x, y, n, dot_task);
+}
+
+double cpu_optim_sumabs(const float *x, int64_t n)
+{
+    return tiled(x, NULL, n, dot_task);
 }
