@@ -1,7 +1,7 @@
 # Atelier. `make` builds ./atelier; `make demo` runs the main job; `make check` runs all tests. `make help` lists the rest.
 BUILD   ?= build/release
 CC      := gcc
-PKGS    := dnnl hdf5-serial libpng zlib libjpeg yaml-0.1 jansson libcrypto libpcre2-8 libutf8proc
+PKGS    := dnnl hdf5-serial libpng zlib libjpeg libwebp libwebpmux pangocairo yaml-0.1 jansson libcrypto libpcre2-8 libutf8proc
 MPI_CFLAGS := $(shell mpicc --showme:compile 2>/dev/null)
 MPI_LIBS   := $(shell mpicc --showme:link 2>/dev/null)
 PKGS_OTHER := $(filter-out dnnl,$(PKGS))
@@ -129,7 +129,7 @@ bench: $(BENCHBIN) atelier ## speed and memory against diffusers where present
 	@benchmarks/run.sh
 
 # ---- the main job ------------------------------------------------------------------------------------------------------
-APT := gcc g++ make pkg-config libdnnl-dev libopenmpi-dev openmpi-bin libhdf5-dev libpng-dev libjpeg62-turbo-dev libyaml-dev \
+APT := gcc g++ make pkg-config libdnnl-dev libopenmpi-dev openmpi-bin libhdf5-dev libpng-dev libjpeg62-turbo-dev libwebp-dev libcairo2-dev libpango1.0-dev fonts-dejavu-core libyaml-dev \
        libjansson-dev libssl-dev libpcre2-dev libutf8proc-dev libcmocka-dev python3 hdf5-tools
 install-deps: ## Debian packages that are missing (apt)
 	@tests/deps.sh $(APT)

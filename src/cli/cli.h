@@ -14,6 +14,12 @@ int cli_plan(int argc, char **argv);
 int cli_sample(int argc, char **argv);
 int cli_reproduce(int argc, char **argv);
 int cli_export(int argc, char **argv);
+int cli_ls(int argc, char **argv);
+int cli_show(int argc, char **argv);
+int cli_sheet(int argc, char **argv);
+int cli_gallery(int argc, char **argv);
+int cli_lock(int argc, char **argv);
+int cli_diff(int argc, char **argv);
 int cli_score(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);
 int cli_info(int argc, char **argv);
@@ -39,5 +45,7 @@ int cli_threads(const Comm *c, int wanted);
 /* Value of "--name VALUE" or "--name=VALUE" at argv[*i] (advanced past a separate value); NULL when argv[*i] is another option.
  * ERR_USAGE when the value is missing. */
 int cli_option(const char *command, int argc, char **argv, int *i, const char *name, const char **value);
+/* An integer lo..hi. ERR_USAGE. */
+int cli_number(const char *command, const char *option, const char *text, int64_t lo, int64_t hi, int64_t *out);
 
 #endif

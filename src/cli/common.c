@@ -1,6 +1,8 @@
+#include <errno.h>
 #include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -116,5 +118,15 @@ int cli_option(const char *command, int argc, char **argv, int *i, const char *n
     if (*i + 1 >= argc)
         return cli_usage(command, "%s needs a value", name);
     *value = argv[++*i];
+    return 0;
+}
+
+int cli_number(const char *command, const char *option, const char *text, int64_t lo, int64_t hi, int64_t *out)
+{
+    char *end;
+    errno = 0;
+    *out = strtoll(text, &end, 10);
+    if (errno || end == text || *end || *out < lo || *out > hi)
+        return cli_usage(command, "%s: expected a number %lld..%lld, got '%s'", option, (long long)lo, (long long)hi, text);
     return 0;
 }

@@ -46,29 +46,32 @@ int io_image_copy(IoImage *out, const IoImage *img)
     return 0;
 }
 
-typedef enum { KIND_PNG, KIND_JPEG, KIND_OTHER } FileKind;
+typedef struct {
+    int (*pixels)(IoImage *out, const uint8_t *data, size_t size);
+    int (*size)(const uint8_t *data, size_t size, int *w, int *h);
+} Codec;
 
-static int sniff(const uint8_t *d, size_t n, FileKind *kind)
+static int sniff(const uint8_t *d, size_t n, Codec *codec)
 {
     if (n >= 8 && memcmp(d, "\x89PNG\r\n\x1a\n", 8) == 0)
-        *kind = KIND_PNG;
+        *codec = (Codec){io_png_decode_pixels, io_png_decode_size};
     else if (n >= 3 && memcmp(d, "\xFF\xD8\xFF", 3) == 0)
-        *kind = KIND_JPEG;
+        *codec = (Codec){io_jpeg_decode_pixels, io_jpeg_decode_size};
     else if (n >= 12 && memcmp(d, "RIFF", 4) == 0 && memcmp(d + 8, "WEBP", 4) == 0)
-        return err_set(ERR_UNSUPPORTED, "is a WebP file: convert it to PNG or JPEG");
+        *codec = (Codec){io_webp_decode_pixels, io_webp_decode_size};
     else if (n >= 6 && memcmp(d, "GIF8", 4) == 0)
         return err_set(ERR_UNSUPPORTED, "is a GIF file: convert it to PNG or JPEG");
     else
-        return err_set(ERR_FORMAT, n ? "not a PNG or JPEG image" : "empty file");
+        return err_set(ERR_FORMAT, n ? "not a PNG, JPEG or WebP image" : "empty file");
     return 0;
 }
 
 int io_image_decode(IoImage *out, const uint8_t *data, size_t size, const char *name)
 {
-    FileKind kind = KIND_OTHER;
+    Codec codec;
     *out = (IoImage){0};
-    TRY_CTX(sniff(data, size, &kind), "%s", name);
-    TRY_CTX(kind == KIND_PNG ? io_png_decode_pixels(out, data, size) : io_jpeg_decode_pixels(out, data, size), "%s", name);
+    TRY_CTX(sniff(data, size, &codec), "%s", name);
+    TRY_CTX(codec.pixels(out, data, size), "%s", name);
     return 0;
 }
 
@@ -87,12 +90,12 @@ int io_image_size(const char *path, int *w, int *h)
 {
     char *data = NULL;
     size_t size = 0;
-    FileKind kind = KIND_OTHER;
+    Codec codec;
     TRY(io_file_read(&data, &size, path, MAX_FILE));
     const uint8_t *d = (const uint8_t *)data;
-    int rc = sniff(d, size, &kind);
+    int rc = sniff(d, size, &codec);
     if (rc == 0)
-        rc = kind == KIND_PNG ? io_png_decode_size(d, size, w, h) : io_jpeg_decode_size(d, size, w, h);
+        rc = codec.size(d, size, w, h);
     free(data);
     return rc < 0 ? err_context(rc, "%s", path) : 0;
 }

@@ -22,7 +22,7 @@ int io_image_init(IoImage *img, int w, int h, int c);
 void io_image_deinit(IoImage *img);
 int io_image_copy(IoImage *out, const IoImage *img);
 
-/* Reads a PNG or JPEG file, told apart by content; WebP and GIF are refused by name. 16-bit is cut to 8, palettes are expanded, EXIF
+/* Reads a PNG, JPEG or WebP file, told apart by content; GIF and moving WebP are refused by name. 16-bit is cut to 8, palettes are expanded, EXIF
  * orientation of JPEG is applied, CMYK JPEG becomes RGB. ERR_NOTFOUND, ERR_IO, ERR_FORMAT, ERR_RANGE (too big),
  * ERR_UNSUPPORTED; the message names the file. Truncated or corrupt data is an error, never a partial image. */
 int io_image_load(IoImage *out, const char *path);
@@ -30,6 +30,11 @@ int io_image_load(IoImage *out, const char *path);
 int io_image_decode(IoImage *out, const uint8_t *data, size_t size, const char *name);
 /* Width and height from the header alone, after EXIF orientation. */
 int io_image_size(const char *path, int *w, int *h);
+
+/* Lossy and compact files of an RGB image, with a block of io/exif.h (NULL: none) inside. *data: free(). Equal calls give equal bytes.
+ * JPEG: quality 1..100, colours at full resolution from 90 on. WebP: quality 0..100, or lossless. ERR_RANGE. */
+int io_jpeg_encode(uint8_t **data, size_t *size, const IoImage *img, int quality, const uint8_t *exif, size_t exif_size);
+int io_webp_encode(uint8_t **data, size_t *size, const IoImage *img, int quality, int lossless, const uint8_t *exif, size_t exif_size);
 
 /* To 3 channels: grey is spread, alpha is composited on rgb (round half up). In place. */
 int io_image_to_rgb(IoImage *img, uint8_t r, uint8_t g, uint8_t b);

@@ -20,6 +20,10 @@ int io_png_encode(uint8_t **data, size_t *size, const IoImage *img, const IoPngT
 int io_png_read_text(IoPngText **text, int *ntext, const char *path);
 int io_png_decode_text(IoPngText **text, int *ntext, const uint8_t *data, size_t size, const char *name);
 void io_png_text_free(IoPngText *text, int ntext);
+/* The texts of a PNG, JPEG or WebP file, told apart by content: of the latter two those of the EXIF block (io/exif.h). None is fine;
+ * ERR_FORMAT where it is none of the three. io_png_text_free. */
+int io_image_read_text(IoPngText **text, int *ntext, const char *path);
+int io_image_decode_text(IoPngText **text, int *ntext, const uint8_t *data, size_t size, const char *name);
 /* Value of the first chunk with this key, or NULL. Borrowed. */
 const char *io_png_text_find(const IoPngText *text, int ntext, const char *key);
 
