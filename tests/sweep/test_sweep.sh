@@ -84,7 +84,7 @@ refused reproduce__bad_index 2 "--index" "$A" reproduce "$T/a/run.h5" --index x
 refused reproduce__no_run_file 1 "" "$A" reproduce tests/vectors/sd15-tiny/model_index.json
 
 # The small commands.
-check export__writes_pngs "$A" export "$T/a/run.h5" "$T/e"
+check export__writes_pngs "$A" export "$T/a/run.h5" "$T/e" --shard 0
 check export__same_as_the_sweep diff -r "$T/a/png" "$T/e"
 check score__run_file bash -c "'$A' score '$T/a/run.h5' | grep -q '^te:0.8 .* 12 '"
 check score__folder_is_the_same cmp <("$A" score "$T/a/run.h5") <("$A" score "$T/a/png")
