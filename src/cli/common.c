@@ -98,11 +98,11 @@ int cli_threads(const Comm *c, int wanted)
 {
     int ranks = c && c->local_size > 0 ? c->local_size : 1;
     int share = (int)sysconf(_SC_NPROCESSORS_ONLN) / ranks, n = omp_get_max_threads();
-    if (wanted > 0)
-        return wanted;
     if (share < 1)
         share = 1;
-    return n < share ? n : share;
+    n = wanted > 0 ? wanted : n < share ? n : share;
+    omp_set_num_threads(n); /* for the loops outside the backend too */
+    return n;
 }
 
 int cli_option(const char *command, int argc, char **argv, int *i, const char *name, const char **value)
