@@ -31,7 +31,7 @@ TEMPLATES = [
     "{ a | b }", "{|a}", "x {0-1$$a|b} y", "{{a|b}|{a|c}}", "{red|red|blue}", "{2$$a|{b|c}}", "a # c\n b", "{a|b} {@c|d|e}",
     "${x={a|b}} ${x} ${x}", "{3$$a|b}", "{1-2$$, $$a|b|c}", "{@a|b} {c|d|e}", "a }", "{2$$|a|b}", "${x=  {a|b}}${x:z}q",
     "${y:z {1|2}}", "{a\n|b\n# | c\n|d}", "a {b {c|d} e|f}", "{a}", "{2-1$$a|b}", "{!a|b}", "x{1-2$$ | $$a|b}", "${ x = a } ${ x }",
-    "a // b\nc", "{a |b } c", "{a|b}{c|d}{e|f}", "{5::a|b::c}", "{2$$and$$a|b}", "${x?=a}${x}", "${x=b}${x?=a}${x}", "a{  }b",
+    "a // b\nc", "{a |b } c", "{a|b}{c|d}{e|f}", "{5::a|b::c}", "{2$$and$$a|b}", "${x?=a}${x}", "a{  }b",
     "{1$$a|b} , {c}", "( {a|b}:1.2 ) [x:{y|z}:0.5]", "__colours-${t:cold}__", "${t=warm}__colours-${t}__", "colours __ colours-cold __"[:7],
     "{2$${a|b}|{c|d}|e}", "{1-3$$ $${a|b}|c|{d|e|f}}", "{{{a|b}|c}|{d|{e|f}}} {g|h}", "{2$$a|b|c} {2$$x|y}", "__~season__"[:0] + "plain",
     "{3$$, $$1|2|3|4}", "Test änderō {ä|ö}", "Test [low emphasis:0.4] (high:1.4)",
