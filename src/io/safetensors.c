@@ -89,6 +89,16 @@ void io_safetensors_release(const IoSafetensors *s, int i)
     }
 }
 
+void io_safetensors_ahead(const IoSafetensors *s)
+{
+    const size_t piece = (size_t)64 << 20; /* the kernel cuts longer requests off */
+    for (int k = 0; k < s->shard_count; k++)
+        for (size_t at = 0; s->shard[k].map && at < s->shard[k].size; at += piece) {
+            size_t left = s->shard[k].size - at;
+            (void)madvise((unsigned char *)s->shard[k].map + at, left < piece ? left : piece, MADV_WILLNEED);
+        }
+}
+
 static int map_file(Shard *out, const char *path)
 {
     struct stat st;

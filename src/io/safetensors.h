@@ -54,6 +54,8 @@ int io_safetensors_at(IoSafetensors *s, int i, IoTensor *out);
 /* Gives the memory behind tensor i (all tensors: i < 0) back to the system until it is read again. Files only; for data that is
  * no longer used, or was copied. */
 void io_safetensors_release(const IoSafetensors *s, int i);
+/* Has the system read the files into its cache, so that first use finds them there. May take as long as reading; thread-safe. */
+void io_safetensors_ahead(const IoSafetensors *s);
 /* By name; ERR_NOTFOUND "FILE: tensor 'x' is missing". */
 int io_safetensors_get(IoSafetensors *s, const char *name, IoTensor *out);
 /* Header metadata of the (first) file; NULL when absent. Borrowed. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/str.h"
 #include "io/file.h"
 
 struct Pipeline {
@@ -84,12 +85,23 @@ done:
     return rc;
 }
 
-static int open_part(Pipeline *p, PipelinePart part, const char *variant, int projection, int weights)
+/* `other`: a folder in place of the model's own for this part, or one that holds it as a subfolder; NULL or "": none. */
+static int part_dir(char **dir, const Pipeline *p, PipelinePart part, const char *other)
+{
+    TRY(io_path_join(dir, other && other[0] ? other : p->dir, parts[part].root));
+    if (!other || !other[0] || io_file_is_dir(*dir))
+        return 0;
+    free(*dir);
+    *dir = NULL;
+    return str_copy(dir, other);
+}
+
+static int open_part(Pipeline *p, PipelinePart part, const char *variant, int projection, int weights, const char *other)
 {
     char *dir = NULL, *config = NULL;
     ModelJson *j = NULL;
     int rc;
-    TRY_GOTO(io_path_join(&dir, p->dir, parts[part].root));
+    TRY_GOTO(part_dir(&dir, p, part, other));
     TRY_GOTO(io_path_join(&config, dir, "config.json"));
     TRY_GOTO(model_json_open(&j, config));
     if (part == PIPELINE_UNET)
@@ -126,12 +138,7 @@ static int check_variant(const Pipeline *p, const char *variant)
     return err_set(ERR_NOTFOUND, "%s: no weight file has the variant '%s'", p->dir, variant);
 }
 
-int pipeline_open(Pipeline **out, const char *dir, const char *variant)
-{
-    return pipeline_open_without(out, dir, variant, PIPELINE_PARTS);
-}
-
-int pipeline_open_without(Pipeline **out, const char *dir, const char *variant, PipelinePart without)
+static int open_parts(Pipeline **out, const char *dir, const char *variant, PipelinePart without, const char *vae)
 {
     char *index = NULL;
     int rc = ERR_NOMEM, projection = 0;
@@ -149,7 +156,7 @@ int pipeline_open_without(Pipeline **out, const char *dir, const char *variant, 
     TRY_GOTO(io_path_join(&p->tokenizer, dir, "tokenizer"));
     TRY_GOTO(io_path_join(&p->scheduler, dir, "scheduler/scheduler_config.json"));
     for (int i = 0; i < PIPELINE_PARTS; i++)
-        TRY_GOTO(open_part(p, (PipelinePart)i, variant, projection, (PipelinePart)i != without));
+        TRY_GOTO(open_part(p, (PipelinePart)i, variant, projection, (PipelinePart)i != without, i == PIPELINE_VAE ? vae : NULL));
     if (variant)
         TRY_GOTO(check_variant(p, variant));
     TRY_GOTO(check_fit(p));
@@ -159,6 +166,21 @@ done:
     free(index);
     pipeline_close(p);
     return rc;
+}
+
+int pipeline_open(Pipeline **out, const char *dir, const char *variant)
+{
+    return pipeline_open_without(out, dir, variant, PIPELINE_PARTS);
+}
+
+int pipeline_open_without(Pipeline **out, const char *dir, const char *variant, PipelinePart without)
+{
+    return open_parts(out, dir, variant, without, NULL);
+}
+
+int pipeline_open_with_vae(Pipeline **out, const char *dir, const char *variant, const char *vae)
+{
+    return open_parts(out, dir, variant, PIPELINE_PARTS, vae);
 }
 
 void pipeline_close(Pipeline *p)

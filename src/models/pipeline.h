@@ -16,6 +16,8 @@ typedef struct Pipeline Pipeline;
 int pipeline_open(Pipeline **out, const char *dir, const char *variant);
 /* The same for a model one part of which is still to be trained: only its config.json is read, pipeline_files gives NULL. */
 int pipeline_open_without(Pipeline **out, const char *dir, const char *variant, PipelinePart without);
+/* With another VAE: its folder, or that of a model that has it in vae/. NULL or "": the model's own. */
+int pipeline_open_with_vae(Pipeline **out, const char *dir, const char *variant, const char *vae);
 void pipeline_close(Pipeline *p);
 
 const char *pipeline_dir(const Pipeline *p);

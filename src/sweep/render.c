@@ -6,22 +6,32 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "base/rng.h"
-#include "base/rng_torch.h"
 #include "base/str.h"
 #include "cpu/cpu.h"
 #include "io/file.h"
-#include "sweep/render_net.h"
+#include "sweep/render_impl.h"
 #include "text/clip_bpe.h"
-
-enum { TEXT_CACHE = 256 };
 
 const char *const RENDER_SEED_NAMES[RENDER_SEED_COUNT + 1] = {"atelier", "diffusers-cpu", "a1111-gpu", NULL};
 const char *const RENDER_UPSCALE_NAMES[RENDER_UPSCALE_COUNT + 1] = {"off", "latent-nearest", "latent-bilinear", "latent-bicubic", "lanczos", NULL};
 const char *const RENDER_FILL_NAMES[RENDER_FILL_COUNT + 1] = {"original", "noise", "zero", NULL};
 const char *const RENDER_ENCODE_NAMES[RENDER_ENCODE_COUNT + 1] = {"sample", "mean", NULL};
 
-int render_open(Render **out, const RenderConf *conf)
+static int check_model(const Render *r, const char *model)
+{
+    const UnetConfig *u = pipeline_unet(r->pipe);
+    const VaeConfig *v = pipeline_vae(r->pipe);
+    int c = v->latent_channels;
+    if ((u->in_channels != c && u->in_channels != 2 * c + 1) || u->out_channels != c || v->in_channels != 3)
+        return err_set(ERR_UNSUPPORTED, "%s: the UNet maps %d to %d channels and the VAE has %d: neither a text-to-image nor an inpainting model",
+                       model, u->in_channels, u->out_channels, c);
+    if (u->context != pipeline_text(r->pipe)->hidden)
+        return err_set(ERR_SHAPE, "%s: the UNet expects text embeddings of width %d, the text encoder gives %d", model, u->context,
+                       pipeline_text(r->pipe)->hidden);
+    return 0;
+}
+
+int render_open_shared(Render **out, const RenderConf *conf, RenderPool *pool, Backend *be)
 {
     static const char *const isa[] = {"base", "avx2", "avx512"};
     int rc;
@@ -30,24 +40,18 @@ int render_open(Render **out, const RenderConf *conf)
         return err_set(ERR_NOMEM, "out of memory");
     r->dtype = conf->dtype;
     r->keep = conf->keep;
-    TRY_GOTO(pipeline_open(&r->pipe, conf->model, conf->variant));
-    const UnetConfig *u = pipeline_unet(r->pipe);
-    const VaeConfig *v = pipeline_vae(r->pipe);
-    if (u->in_channels != v->latent_channels || u->out_channels != v->latent_channels) {
-        rc = err_set(ERR_UNSUPPORTED, "%s: the UNet maps %d to %d channels and the VAE has %d: not a text-to-image model", conf->model,
-                     u->in_channels, u->out_channels, v->latent_channels);
-        goto done;
-    }
-    if (u->context != pipeline_text(r->pipe)->hidden) {
-        rc = err_set(ERR_SHAPE, "%s: the UNet expects text embeddings of width %d, the text encoder gives %d", conf->model, u->context,
-                     pipeline_text(r->pipe)->hidden);
-        goto done;
-    }
+    r->pool = pool;
+    TRY_GOTO(pipeline_open_with_vae(&r->pipe, conf->model, conf->variant, conf->vae));
+    TRY_GOTO(check_model(r, conf->model));
     sampler_conf_default(&r->sampler);
     TRY_GOTO(sampler_conf_from_json(&r->sampler, pipeline_scheduler_path(r->pipe)));
     r->sampler.steps = 20;
     TRY_GOTO(clip_bpe_open(&r->tok, pipeline_tokenizer_dir(r->pipe)));
-    TRY_GOTO(cpu_backend_create(&r->be, conf->threads, CPU_ISA_AVX512));
+    r->be = be;
+    if (!be) {
+        TRY_GOTO(cpu_backend_create(&r->be, conf->threads, CPU_ISA_AVX512));
+        r->own_backend = 1;
+    }
     snprintf(r->backend, sizeof r->backend, "%s-%s", r->be->name, isa[((CpuState *)r->be->impl)->isa]);
     *out = r;
     return 0;
@@ -56,25 +60,30 @@ done:
     return rc;
 }
 
+int render_open(Render **out, const RenderConf *conf)
+{
+    return render_open_shared(out, conf, NULL, NULL);
+}
+
 void render_close(Render *r)
 {
     if (!r)
         return;
+    while (render_net_drop(r))
+        ;
     for (int i = 0; i < PIPELINE_PARTS; i++)
-        render_part_drop(r, (PipelinePart)i);
+        nn_params_destroy(r->params[i]);
     for (int i = 0; i < r->nadapter; i++) {
         lora_destroy(r->adapter[i].lora);
         free(r->adapter[i].path);
     }
     free(r->adapter);
-    for (int i = 0; i < r->ntext; i++) {
-        free(r->text[i].key);
-        free(r->text[i].data);
-    }
-    free(r->text);
+    render_text_deinit(r);
+    render_source_deinit(r);
     nn_modules_deinit(&r->modules);
     clip_bpe_close(r->tok);
-    backend_destroy(r->be);
+    if (r->own_backend)
+        backend_destroy(r->be);
     pipeline_close(r->pipe);
     free(r);
 }
@@ -101,6 +110,35 @@ void render_setup_default(const Render *r, RenderSetup *s)
     s->hires = (RenderHires){.scale = 2, .strength = 0.6};
 }
 
+static int check_source(const Render *r, const RenderSetup *s)
+{
+    int inpainting = pipeline_unet(r->pipe)->in_channels > pipeline_vae(r->pipe)->latent_channels;
+    if (s->mask && !s->source)
+        return err_set(ERR_RANGE, "mask without a source: set the image that it belongs to");
+    if (inpainting && !s->mask)
+        return err_set(ERR_RANGE, "%s is an inpainting model: set source and mask", pipeline_dir(r->pipe));
+    if (s->source && !(s->strength >= 0 && s->strength <= 1))
+        return err_set(ERR_RANGE, "strength %g: expected 0..1", s->strength);
+    if (!(s->inpaint.blur >= 0 && s->inpaint.blur <= 256))
+        return err_set(ERR_RANGE, "inpaint.blur %g: expected 0..256", s->inpaint.blur);
+    if (s->vae_tile && (s->vae_tile < 64 || s->vae_tile > 16384))
+        return err_set(ERR_RANGE, "vae_tile %d: expected 0 or 64..16384", s->vae_tile);
+    return 0;
+}
+
+static int check_hires(const Render *r, const RenderSetup *s)
+{
+    int w, h;
+    if (!s->hires.upscale)
+        return 0;
+    if (s->mask)
+        return err_set(ERR_UNSUPPORTED, "hires with a mask: inpaint at the full size instead");
+    if (!(s->hires.scale >= 1 && s->hires.scale <= 8) || !(s->hires.strength >= 0 && s->hires.strength <= 1))
+        return err_set(ERR_RANGE, "hires: scale %g (expected 1..8), strength %g (expected 0..1)", s->hires.scale, s->hires.strength);
+    render_setup_size(r, s, &w, &h);
+    return w <= 16384 && h <= 16384 ? 0 : err_set(ERR_RANGE, "hires: %dx%d is more than 16384", w, h);
+}
+
 int render_setup_check(const Render *r, const RenderSetup *s)
 {
     int f = vae_factor(pipeline_vae(r->pipe)), layers = pipeline_text(r->pipe)->layers;
@@ -114,8 +152,8 @@ int render_setup_check(const Render *r, const RenderSetup *s)
         for (int k = 0; k < i; k++)
             if (strcmp(s->lora[i].path, s->lora[k].path) == 0)
                 return err_set(ERR_RANGE, "LoRA %s is given twice for one image", s->lora[i].path);
-    if (s->source || s->mask || s->hires.upscale)
-        return err_set(ERR_UNSUPPORTED, "source, mask and hires are not available yet");
+    TRY(check_source(r, s));
+    TRY(check_hires(r, s));
     return sampler_conf_check(&s->sampler);
 }
 
@@ -136,10 +174,11 @@ void render_setup_tile(const Render *r, RenderSetup *s, int tile)
 
 int64_t render_latent_count(const Render *r, const RenderSetup *s, int64_t dim[3])
 {
-    int f = vae_factor(pipeline_vae(r->pipe));
+    int f = vae_factor(pipeline_vae(r->pipe)), w, h;
+    render_setup_size(r, s, &w, &h);
     dim[0] = pipeline_vae(r->pipe)->latent_channels;
-    dim[1] = s->height / f;
-    dim[2] = s->width / f;
+    dim[1] = h / f;
+    dim[2] = w / f;
     return dim[0] * dim[1] * dim[2];
 }
 
@@ -150,302 +189,115 @@ void render_result_deinit(RenderResult *res)
     res->latents = NULL;
 }
 
-/* ---- text ---- */
+/* ---- rendering ---- */
 
-static int encode_prompt(Render *r, const RenderSetup *s, const char *prompt, float *dst, int64_t count)
+/* The second pass is img2img at the larger size. */
+RenderSetup render_second_setup(const Render *r, const RenderSetup *s)
 {
-    RenderNet *net;
-    int length = pipeline_text(r->pipe)->positions;
-    TRY(render_net_start(r, PIPELINE_TEXT, s, 1, &net));
-    int32_t *ids = malloc((size_t)length * sizeof *ids);
-    if (!ids)
-        return err_set(ERR_NOMEM, "out of memory");
-    int rc;
-    TRY_GOTO(clip_bpe_encode_padded(r->tok, prompt, length, ids));
-    TRY_GOTO(exec_write(net->exec, net->in[0], ids, (size_t)length * sizeof *ids));
-    TRY_GOTO(exec_run(net->exec));
-    rc = exec_read_f32(net->exec, net->out, dst, count);
-done:
-    free(ids);
-    return rc;
+    RenderSetup t = *s;
+    render_setup_size(r, s, &t.width, &t.height);
+    t.hires.upscale = RENDER_UPSCALE_OFF;
+    t.source = t.mask = 0;
+    t.strength = s->hires.strength;
+    if (s->hires.steps)
+        t.sampler.steps = s->hires.steps;
+    return t;
 }
 
-static RenderText *text_slot(Render *r)
+static RenderSetup first_setup(const RenderSetup *s)
 {
-    if (r->ntext < TEXT_CACHE) {
-        RenderText *grown = realloc(r->text, (size_t)(r->ntext + 1) * sizeof *grown);
-        if (!grown)
-            return NULL;
-        r->text = grown;
-        memset(&r->text[r->ntext], 0, sizeof *grown);
-        return &r->text[r->ntext++];
-    }
-    RenderText *oldest = r->text;
-    for (int i = 1; i < r->ntext; i++)
-        if (r->text[i].used < oldest->used)
-            oldest = &r->text[i];
-    return oldest;
+    RenderSetup t = *s;
+    t.hires.upscale = RENDER_UPSCALE_OFF;
+    return t;
 }
 
-static int text_embedding(Render *r, const RenderSetup *s, const char *prompt, float *dst, int64_t count)
-{
-    char *key;
-    TRY(render_text_key(r, s, prompt, &key));
-    for (int i = 0; i < r->ntext; i++)
-        if (r->text[i].key && strcmp(r->text[i].key, key) == 0) {
-            r->text[i].used = ++r->clock;
-            memcpy(dst, r->text[i].data, (size_t)count * sizeof *dst);
-            free(key);
-            return 0;
-        }
-    int rc = encode_prompt(r, s, prompt, dst, count);
-    RenderText *t = rc < 0 ? NULL : text_slot(r);
-    float *data = t ? malloc((size_t)count * sizeof *data) : NULL;
-    if (!data) {
-        free(key);
-        return rc < 0 ? err_context(rc, "text encoder") : err_set(ERR_NOMEM, "out of memory");
-    }
-    memcpy(data, dst, (size_t)count * sizeof *data);
-    free(t->key);
-    free(t->data);
-    *t = (RenderText){.key = key, .data = data, .used = ++r->clock};
-    return 0;
-}
-
-/* ---- noise ---- */
-
-typedef struct {
-    RenderSeed kind;
-    const RenderItem *item;
-    int draws;             /* of the sampler, so far */
-    RngTorch cpu;
-    RngTorchCuda gpu;
-} Noise;
-
-static void noise_init(Noise *z, RenderSeed kind, const RenderItem *item)
-{
-    z->kind = kind;
-    z->item = item;
-    z->draws = 0;
-    if (kind == RENDER_SEED_DIFFUSERS_CPU)
-        rng_torch_init(&z->cpu, item->seed);
-    else if (kind == RENDER_SEED_A1111_GPU)
-        rng_torch_cuda_init(&z->gpu, item->seed, 0);
-}
-
-static void noise_draw(Noise *z, RngPurpose purpose, int step, float *out, int64_t n)
-{
-    if (z->kind == RENDER_SEED_DIFFUSERS_CPU)
-        rng_torch_normal_f32(&z->cpu, out, n);
-    else if (z->kind == RENDER_SEED_A1111_GPU)
-        rng_torch_cuda_normal(&z->gpu, out, n);
-    else
-        rng_normal_fill(out, n, rng_key(z->item->seed, purpose, 0, (uint64_t)step), 0);
-}
-
-/* ---- denoising ---- */
-
-typedef struct {
-    int n, rows;           /* items; rows the network was built for */
-    int64_t dim[3], count; /* [C,h,w] of an item */
-    int64_t text;          /* floats of one context row */
-    float *x;              /* [n][h,w,C] */
-    float *in, *out;       /* [rows][h,w,C] */
-    float *noise;          /* [n][h,w,C] */
-    float *chw;            /* [C,h,w] */
-    float *context, *t;    /* [rows][L,D], [rows] */
-    Noise *source;         /* [n] */
-    Sampler *sampler;
-} Loop;
-
-static void loop_deinit(Loop *l)
-{
-    sampler_destroy(l->sampler);
-    free(l->x);
-    free(l->in);
-    free(l->out);
-    free(l->noise);
-    free(l->chw);
-    free(l->context);
-    free(l->t);
-    free(l->source);
-}
-
-static float *floats(int64_t rows, int64_t count)
-{
-    return calloc((size_t)(rows * count), sizeof(float));
-}
-
-static int loop_init(Loop *l, Render *r, const RenderSetup *s, int n, int rows)
-{
-    const ClipConfig *c = pipeline_text(r->pipe);
-    memset(l, 0, sizeof *l);
-    l->n = n;
-    l->rows = rows;
-    l->count = render_latent_count(r, s, l->dim);
-    l->text = (int64_t)c->positions * c->hidden;
-    l->x = floats(n, l->count);
-    l->in = floats(rows, l->count);
-    l->out = floats(rows, l->count);
-    l->noise = floats(n, l->count);
-    l->chw = floats(1, l->count);
-    l->context = floats(rows, l->text);
-    l->t = floats(rows, 1);
-    l->source = calloc((size_t)n, sizeof *l->source);
-    if (!l->x || !l->in || !l->out || !l->noise || !l->chw || !l->context || !l->t || !l->source)
-        return err_set(ERR_NOMEM, "out of memory");
-    return sampler_create(&l->sampler, &s->sampler, (size_t)(n * l->count));
-}
-
-static int loop_start(Loop *l, Render *r, const RenderSetup *s, const RenderItem *items)
-{
-    int half = s->guided ? l->rows / 2 : 0; /* rows 0..half-1: without, half..rows-1: with the prompt */
-    for (int i = 0; i < l->n; i++) {
-        if (s->guided)
-            TRY(text_embedding(r, s, items[i].negative, l->context + i * l->text, l->text));
-        TRY(text_embedding(r, s, items[i].prompt, l->context + (half + i) * l->text, l->text));
-    }
-    double sigma = sampler_init_noise_sigma(l->sampler);
-    for (int i = 0; i < l->n; i++) {
-        const float *from = items[i].init_latents;
-        float *x = l->x + i * l->count;
-        noise_init(&l->source[i], s->seed_compat, &items[i]);
-        if (!from) {
-            noise_draw(&l->source[i], RNG_SAMPLE, 0, l->chw, l->count);
-            from = l->chw;
-        }
-        nn_nhwc_from_nchw(x, from, 1, l->dim[0], l->dim[1], l->dim[2]);
-        for (int64_t k = 0; k < l->count; k++)
-            x[k] = (float)(x[k] * sigma);
-    }
-    return 0;
-}
-
-/* Unit noise of all items for model call i. */
-static int loop_noise(Loop *l, int step, const RenderItem *items)
-{
-    for (int i = 0; i < l->n; i++) {
-        const float *from = l->chw;
-        int k = l->source[i].draws++;
-        if (items[i].noise) {
-            if (k >= items[i].nnoise)
-                return err_set(ERR_RANGE, "item %d: draw %d of the sampler, but only %d were given", i, k, items[i].nnoise);
-            from = items[i].noise[k];
-        } else {
-            noise_draw(&l->source[i], RNG_ANCESTRAL, step, l->chw, l->count);
-        }
-        nn_nhwc_from_nchw(l->noise + i * l->count, from, 1, l->dim[0], l->dim[1], l->dim[2]);
-    }
-    return 0;
-}
-
-static int loop_step(Loop *l, RenderNet *net, const RenderSetup *s, const RenderItem *items, int step)
-{
-    int half = s->guided ? l->rows / 2 : 0;
-    double scale = sampler_scale_input(l->sampler, step);
-    size_t row = (size_t)l->count;
-    for (int i = 0; i < l->n; i++) {
-        float *to = l->in + (half + i) * l->count;
-        const float *x = l->x + i * l->count;
-        for (int64_t k = 0; k < l->count; k++)
-            to[k] = (float)(x[k] * scale);
-        if (s->guided)
-            memcpy(l->in + i * l->count, to, row * sizeof *to);
-    }
-    for (int i = 0; i < l->rows; i++)
-        l->t[i] = (float)sampler_timestep(l->sampler, step);
-    TRY(exec_write_f32(net->exec, net->in[0], l->in, l->rows * l->count));
-    TRY(exec_write_f32(net->exec, net->in[1], l->t, l->rows));
-    TRY(exec_run(net->exec));
-    TRY(exec_read_f32(net->exec, net->out, l->out, l->rows * l->count));
-    for (int i = 0; i < l->n && s->guided; i++) {
-        float *eps = l->out + i * l->count;
-        const float *cond = l->out + (half + i) * l->count;
-        sampler_guide(eps, eps, cond, items[i].guidance, row);
-        if (items[i].guidance_rescale > 0)
-            sampler_guide_rescale(eps, cond, items[i].guidance_rescale, row);
-    }
-    int noisy = sampler_needs_noise(l->sampler, step);
-    if (noisy)
-        TRY(loop_noise(l, step, items));
-    return sampler_step(l->sampler, step, l->x, l->out, noisy ? l->noise : NULL, row * (size_t)l->n);
-}
-
-static int loop_run(Loop *l, Render *r, const RenderSetup *s, const RenderItem *items, RenderTick tick, void *ctx)
-{
-    RenderNet *net;
-    TRY(loop_start(l, r, s, items));
-    TRY(render_net_start(r, PIPELINE_UNET, s, l->rows, &net));
-    TRY(exec_write_f32(net->exec, net->in[2], l->context, l->rows * l->text));
-    int n = sampler_count(l->sampler);
-    for (int i = 0; i < n; i++) {
-        if (tick)
-            TRY(tick(ctx, i, n));
-        TRY(loop_step(l, net, s, items, i));
-    }
-    for (int64_t k = 0; k < l->n * l->count; k++)
-        if (!isfinite(l->x[k])) {
-            const RenderItem *it = &items[k / l->count];
-            return err_set(ERR_NUMERIC, "seed %llu, prompt '%.60s': the latents are not finite", (unsigned long long)it->seed, it->prompt);
-        }
-    return 0;
-}
-
-/* ---- decoding ---- */
-
-static int decode(Render *r, const RenderSetup *s, const float *x, int64_t count, float *pixels, IoImage *out)
+/* Latents of one image to the larger size, by way of pixels. */
+static int upscale_pixels(Render *r, const RenderSetup *from, const RenderSetup *to, const float *x, float *out)
 {
     const VaeConfig *v = pipeline_vae(r->pipe);
-    RenderNet *net;
-    TRY(render_net_start(r, PIPELINE_VAE, s, 1, &net));
-    float *z = malloc((size_t)count * sizeof *z);
-    if (!z)
-        return err_set(ERR_NOMEM, "out of memory");
-    for (int64_t k = 0; k < count; k++)
-        z[k] = x[k] / v->scaling + v->shift;
-    int rc;
-    TRY_GOTO(exec_write_f32(net->exec, net->in[0], z, count));
-    TRY_GOTO(exec_run(net->exec));
-    TRY_GOTO(exec_read_f32(net->exec, net->out, pixels, (int64_t)s->width * s->height * v->out_channels));
-    TRY_GOTO(io_image_from_hwc(out, pixels, s->height, s->width, v->out_channels));
-    rc = io_image_to_rgb(out, 255, 255, 255);
-done:
-    free(z);
+    int f = vae_factor(v);
+    int64_t area = (int64_t)(to->width / f) * (to->height / f);
+    IoImage small = {0}, large = {0};
+    float *pixels = malloc((size_t)to->width * (size_t)to->height * 3 * sizeof *pixels);
+    float *moments = malloc((size_t)area * 2 * (size_t)v->latent_channels * sizeof *moments);
+    int rc = pixels && moments ? 0 : err_set(ERR_NOMEM, "out of memory");
+    if (rc >= 0)
+        rc = render_decode(r, from, x, from->width, from->height, &small);
+    if (rc >= 0)
+        rc = io_image_resize(&large, &small, to->width, to->height, IO_FILTER_LANCZOS);
+    if (rc >= 0) {
+        io_image_to_hwc(&large, pixels);
+        rc = render_encode(r, to, pixels, to->width, to->height, moments);
+    }
+    if (rc >= 0)
+        render_moments_latent(r, moments, NULL, area, out);
+    io_image_deinit(&small);
+    io_image_deinit(&large);
+    free(pixels);
+    free(moments);
     return rc;
 }
 
-static int decode_all(Loop *l, Render *r, const RenderSetup *s, RenderResult *results)
+static int upscale(Render *r, const RenderSetup *from, const RenderSetup *to, RenderUpscale how, const float *x, int n, float *out)
 {
-    float *pixels = floats((int64_t)s->width * s->height, pipeline_vae(r->pipe)->out_channels);
-    if (!pixels)
-        return err_set(ERR_NOMEM, "out of memory");
-    int rc = 0;
-    for (int i = 0; i < l->n && rc >= 0; i++) {
-        rc = decode(r, s, l->x + i * l->count, l->count, pixels, &results[i].image);
-        if (rc < 0)
-            break;
-        results[i].latents = floats(1, l->count);
-        if (!results[i].latents)
-            rc = err_set(ERR_NOMEM, "out of memory");
+    int64_t d[3], e[3], nx = render_latent_count(r, from, d), ny = render_latent_count(r, to, e);
+    for (int i = 0; i < n; i++) {
+        if (how == RENDER_UPSCALE_LANCZOS)
+            TRY(upscale_pixels(r, from, to, x + i * nx, out + i * ny));
         else
-            nn_nchw_from_nhwc(results[i].latents, l->x + i * l->count, 1, l->dim[0], l->dim[1], l->dim[2]);
+            TRY(render_latent_resize(out + i * ny, (int)e[2], (int)e[1], x + i * nx, (int)d[2], (int)d[1], (int)d[0], how));
     }
-    free(pixels);
-    return rc;
+    return 0;
+}
+
+static int decode_all(Render *r, const RenderSetup *s, const RenderItem *items, int n, const float *x, RenderResult *results)
+{
+    int64_t dim[3], count = render_latent_count(r, s, dim);
+    for (int i = 0; i < n; i++) {
+        TRY(render_decode(r, s, x + i * count, s->width, s->height, &results[i].image));
+        if (s->mask && s->inpaint.paste)
+            TRY(render_paste(s, &items[i], &results[i].image));
+        results[i].latents = malloc((size_t)count * sizeof *results[i].latents);
+        if (!results[i].latents)
+            return err_set(ERR_NOMEM, "out of memory");
+        nn_nchw_from_nhwc(results[i].latents, x + i * count, 1, dim[0], dim[1], dim[2]);
+    }
+    return 0;
 }
 
 int render_run(Render *r, const RenderSetup *s, const RenderItem *items, int n, RenderResult *results, RenderTick tick, void *ctx)
 {
     memset(results, 0, (size_t)n * sizeof *results);
     TRY(render_setup_check(r, s));
-    Loop l = {0};
-    int rc, rows;
-    TRY_GOTO(render_net_rows(r, s, n, &rows));
-    TRY_GOTO(loop_init(&l, r, s, n, rows));
-    TRY_GOTO(loop_run(&l, r, s, items, tick, ctx));
-    rc = decode_all(&l, r, s, results);
+    RenderSetup one = first_setup(s), two = render_second_setup(r, s);
+    const RenderSetup *last = s->hires.upscale ? &two : &one;
+    int64_t dim[3];
+    int calls = 0, more = 0, rc;
+    float *x = NULL, *y = NULL, *z = NULL;
+    TRY(render_pass_calls(&one, one.source, &calls));
+    if (s->hires.upscale)
+        TRY(render_pass_calls(&two, 1, &more));
+    RenderPass p = {.setup = &one, .items = items, .n = n, .tick = tick, .ctx = ctx, .total = calls + more};
+    if (!(x = malloc((size_t)(n * render_latent_count(r, &one, dim)) * sizeof *x)))
+        return err_set(ERR_NOMEM, "out of memory");
+    TRY_GOTO(render_pass_run(r, &p, x));
+    if (s->hires.upscale) {
+        size_t bytes = (size_t)(n * render_latent_count(r, &two, dim)) * sizeof *y;
+        y = malloc(bytes);
+        z = malloc(bytes);
+        rc = y && z ? upscale(r, &one, &two, (RenderUpscale)s->hires.upscale, x, n, y) : err_set(ERR_NOMEM, "out of memory");
+        p.setup = &two;
+        p.pass = 1;
+        p.start = y;
+        p.done = calls;
+        if (rc < 0 || (rc = render_pass_run(r, &p, z)) < 0)
+            goto done;
+    }
+    rc = decode_all(r, last, items, n, z ? z : x, results);
 done:
-    loop_deinit(&l);
+    free(x);
+    free(y);
+    free(z);
     return rc;
 }
 
@@ -503,30 +355,5 @@ int render_model_hash(Render *r, const char **hex)
         TRY(rc);
     }
     *hex = r->model_hash;
-    return 0;
-}
-
-int render_plan(Render *r, const RenderSetup *s, int n, RenderPlan *plan)
-{
-    memset(plan, 0, sizeof *plan);
-    TRY(render_setup_check(r, s));
-    size_t all = 0, most = 0;
-    for (int i = 0; i < PIPELINE_PARTS; i++) {
-        RenderNet net = {0};
-        TRY(render_net_build(r, (PipelinePart)i, s, i == PIPELINE_UNET ? (s->guided ? 2 : 1) * n : 1, &net));
-        plan->part[i] = (RenderPart){.flops = graph_flops(net.graph),
-                                     .arena = plan_arena_bytes(net.plan),
-                                     .params = plan_param_bytes(net.plan),
-                                     .nodes = plan_node_count(net.plan)};
-        all += net.bytes;
-        most = net.bytes > most ? net.bytes : most;
-        render_net_deinit(&net);
-    }
-    plan->peak = all <= (size_t)r->keep ? all : most > (size_t)r->keep ? most : (size_t)r->keep;
-    Sampler *sampler;
-    TRY(sampler_create(&sampler, &s->sampler, 1));
-    plan->model_calls = sampler_count(sampler);
-    sampler_destroy(sampler);
-    plan->flops_image = plan->part[PIPELINE_UNET].flops * plan->model_calls / n + plan->part[PIPELINE_VAE].flops;
     return 0;
 }

@@ -24,6 +24,7 @@ extern const char *const RENDER_SEED_NAMES[RENDER_SEED_COUNT + 1]; /* ends with 
 
 typedef struct {
     const char *model;    /* diffusers folder */
+    const char *vae;      /* folder of another VAE, or of a model that has it; NULL or "": the model's own */
     const char *variant;  /* "fp16" or NULL */
     Dtype dtype;          /* F32 or BF16: compute dtype of all networks */
     int threads;          /* <= 0: all cores this process may use */
@@ -109,8 +110,9 @@ typedef struct {
 } RenderResult;
 
 typedef struct Render Render;
+typedef struct RenderPool RenderPool;
 
-/* ERR_* of pipeline_open; ERR_UNSUPPORTED for models that are no text-to-image UNet (inpainting inputs). */
+/* ERR_* of pipeline_open; ERR_UNSUPPORTED for models that are neither text-to-image nor inpainting (2C + 1 input channels). */
 int render_open(Render **out, const RenderConf *conf);
 void render_close(Render *r);
 Pipeline *render_pipeline(Render *r);   /* borrowed */
@@ -142,6 +144,12 @@ int render_lora_hash(Render *r, const char *path, const char **hex);
 /* SHA-256 in hex over the hashes of the three parts' weight files. Kept after the first call, which reads all weights. Borrowed. */
 int render_model_hash(Render *r, const char **hex);
 
+/* SHA-256 of a source image or mask. Kept after the first call; borrowed. */
+int render_file_hash(Render *r, const char *path, const char **hex);
+
+/* The first three as in PipelinePart. ENCODER and SECOND (the second pass's UNet) have no nodes where they are not used. */
+enum { RENDER_PLAN_ENCODER = PIPELINE_PARTS, RENDER_PLAN_SECOND, RENDER_PLAN_PARTS };
+
 typedef struct {
     double flops;         /* of one run */
     size_t arena, params; /* bytes */
@@ -149,11 +157,22 @@ typedef struct {
 } RenderPart;
 /* What a batch of n will take, before anything is allocated. */
 typedef struct {
-    RenderPart part[PIPELINE_PARTS];
-    int model_calls;      /* runs of the UNet per batch */
+    RenderPart part[RENDER_PLAN_PARTS];
+    int model_calls, second_calls; /* runs of the UNets per batch */
+    int decodes, encodes; /* runs of the VAE's parts per image: several with tiles */
     size_t peak;          /* bytes of arenas and weights held at once, given conf.keep */
     double flops_image;   /* per image, text encoding left out */
 } RenderPlan;
 int render_plan(Render *r, const RenderSetup *s, int n, RenderPlan *plan);
+
+/* Several models that share threads and memory: networks of all of them together stay within `keep`, the least recently used go
+ * first. */
+/* conf->model and vae are not used; `variant` is for all. */
+int render_pool_create(RenderPool **out, const RenderConf *conf);
+void render_pool_destroy(RenderPool *p);
+/* The model in a folder, with another VAE or its own ("" or NULL), opened on first use. Borrowed for the life of the pool. */
+int render_pool_get(RenderPool *p, const char *model, const char *vae, Render **out);
+/* Reads a model's weight files into the system's cache in a thread of their own, once per model, while others render. */
+int render_pool_ahead(RenderPool *p, const char *model, const char *vae);
 
 #endif

@@ -1,4 +1,4 @@
-#include "sweep/render_net.h"
+#include "sweep/render_impl.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +31,11 @@ int render_adapter_find(Render *r, const char *path, int *id)
     return 0;
 }
 
+PipelinePart render_net_part(RenderNetKind kind)
+{
+    return kind == RENDER_NET_TEXT ? PIPELINE_TEXT : kind == RENDER_NET_UNET ? PIPELINE_UNET : PIPELINE_VAE;
+}
+
 /* Adapters of the setup that touch this part, in the setup's order. */
 static int part_adapters(Render *r, PipelinePart part, const RenderSetup *s, int ids[RENDER_MAX_LORA], int *n)
 {
@@ -46,42 +51,22 @@ static int part_adapters(Render *r, PipelinePart part, const RenderSetup *s, int
     return 0;
 }
 
-static int net_key(Render *r, PipelinePart part, const RenderSetup *s, int rows, char **out)
+static int net_key(Render *r, const RenderNetSpec *spec, char **out)
 {
     StrBuf b;
     str_init(&b);
-    if (part == PIPELINE_TEXT)
-        str_add_format(&b, "skip %d", s->clip_skip);
+    if (spec->kind == RENDER_NET_TEXT)
+        str_add_format(&b, "text skip %d", spec->setup->clip_skip);
     else
-        str_add_format(&b, "%d x %d x %d", rows, s->width, s->height);
+        str_add_format(&b, "%d: %d x %d x %d, %d", (int)spec->kind, spec->rows, spec->width, spec->height, spec->tokens);
     int ids[RENDER_MAX_LORA], n;
-    int rc = part_adapters(r, part, s, ids, &n);
+    int rc = part_adapters(r, render_net_part(spec->kind), spec->setup, ids, &n);
     if (rc < 0) {
         str_deinit(&b);
         return rc;
     }
     for (int i = 0; i < n; i++)
         str_add_format(&b, " +%d", ids[i]);
-    return str_take(out, &b);
-}
-
-int render_text_key(Render *r, const RenderSetup *s, const char *prompt, char **out)
-{
-    StrBuf b;
-    str_init(&b);
-    str_add_format(&b, "%d", s->clip_skip);
-    for (int i = 0; i < s->nlora; i++) {
-        int id;
-        int rc = render_adapter_find(r, s->lora[i].path, &id);
-        if (rc < 0) {
-            str_deinit(&b);
-            return rc;
-        }
-        if (lora_covers(r->adapter[id].lora, pipeline_root(PIPELINE_TEXT)))
-            str_add_format(&b, "|%d:%.17g", id, s->lora[i].scale);
-    }
-    str_add_char(&b, '|');
-    str_add(&b, prompt);
     return str_take(out, &b);
 }
 
@@ -94,38 +79,44 @@ void render_net_deinit(RenderNet *net)
     memset(net, 0, sizeof *net);
 }
 
-static void emit_text(Render *r, NnCtx *nn, const RenderSetup *s, RenderNet *net)
+static void emit_text(Render *r, NnCtx *nn, const RenderNetSpec *spec, RenderNet *net)
 {
     const ClipConfig *c = pipeline_text(r->pipe);
     ClipText text;
     net->in[0] = graph_input(nn->g, "ids", DTYPE_I32, SHAPE(1, c->positions));
-    net->out = clip_text_forward(nn, c, net->in[0], OP_NONE, s->clip_skip, &text) < 0 ? OP_NONE : text.last;
+    net->out = clip_text_forward(nn, c, net->in[0], OP_NONE, spec->setup->clip_skip, &text) < 0 ? OP_NONE : text.last;
 }
 
-static void emit_unet(Render *r, NnCtx *nn, const RenderSetup *s, int rows, RenderNet *net)
+static void emit_unet(Render *r, NnCtx *nn, const RenderNetSpec *spec, RenderNet *net)
 {
     const UnetConfig *c = pipeline_unet(r->pipe);
-    int f = vae_factor(pipeline_vae(r->pipe));
-    net->in[0] = graph_input(nn->g, "x", DTYPE_F32, SHAPE(rows, s->height / f, s->width / f, c->in_channels));
+    int f = vae_factor(pipeline_vae(r->pipe)), rows = spec->rows;
+    net->in[0] = graph_input(nn->g, "x", DTYPE_F32, SHAPE(rows, spec->height / f, spec->width / f, c->in_channels));
     net->in[1] = graph_input(nn->g, "t", DTYPE_F32, SHAPE(rows));
-    net->in[2] = graph_input(nn->g, "context", DTYPE_F32, SHAPE(rows, pipeline_text(r->pipe)->positions, c->context));
+    net->in[2] = graph_input(nn->g, "context", DTYPE_F32, SHAPE(rows, spec->tokens, c->context));
     net->out = unet_forward(nn, c, net->in[0], net->in[1], net->in[2]);
 }
 
-static void emit_vae(Render *r, NnCtx *nn, const RenderSetup *s, RenderNet *net)
+static void emit_vae(Render *r, NnCtx *nn, const RenderNetSpec *spec, RenderNet *net)
 {
     const VaeConfig *c = pipeline_vae(r->pipe);
     int f = vae_factor(c);
-    net->in[0] = graph_input(nn->g, "z", DTYPE_F32, SHAPE(1, s->height / f, s->width / f, c->latent_channels));
-    net->out = vae_decode(nn, c, nn_to_compute(nn, net->in[0]));
+    if (spec->kind == RENDER_NET_DECODE) {
+        net->in[0] = graph_input(nn->g, "z", DTYPE_F32, SHAPE(1, spec->height / f, spec->width / f, c->latent_channels));
+        net->out = vae_decode(nn, c, nn_to_compute(nn, net->in[0]));
+    } else {
+        net->in[0] = graph_input(nn->g, "image", DTYPE_F32, SHAPE(1, spec->height, spec->width, c->in_channels));
+        net->out = vae_encode(nn, c, nn_to_compute(nn, net->in[0]));
+    }
 }
 
-int render_net_build(Render *r, PipelinePart part, const RenderSetup *s, int rows, RenderNet *net)
+int render_net_build(Render *r, const RenderNetSpec *spec, RenderNet *net)
 {
     int rc, ids[RENDER_MAX_LORA], n = 0;
     const NnLora *lora[RENDER_MAX_LORA];
+    PipelinePart part = render_net_part(spec->kind);
     NnCtx nn;
-    TRY(part_adapters(r, part, s, ids, &n));
+    TRY(part_adapters(r, part, spec->setup, ids, &n));
     TRY(graph_create(&net->graph, r->dtype));
     nn_init(&nn, net->graph);
     for (int i = 0; i < n; i++)
@@ -133,19 +124,20 @@ int render_net_build(Render *r, PipelinePart part, const RenderSetup *s, int row
     nn.lora = lora;
     nn.nlora = n;
     size_t mark = nn_push(&nn, "%s", pipeline_root(part));
-    if (part == PIPELINE_TEXT)
-        emit_text(r, &nn, s, net);
-    else if (part == PIPELINE_UNET)
-        emit_unet(r, &nn, s, rows, net);
+    if (spec->kind == RENDER_NET_TEXT)
+        emit_text(r, &nn, spec, net);
+    else if (spec->kind == RENDER_NET_UNET)
+        emit_unet(r, &nn, spec, net);
     else
-        emit_vae(r, &nn, s, net);
+        emit_vae(r, &nn, spec, net);
     nn_pop(&nn, mark);
     graph_output(net->graph, net->out, "out");
     TRY_GOTO(graph_status(net->graph));
     TRY_GOTO(graph_optimize(net->graph));
     TRY_GOTO(plan_create(&net->plan, net->graph, r->be));
     net->bytes = plan_arena_bytes(net->plan) + plan_param_bytes(net->plan);
-    rc = net_key(r, part, s, rows, &net->key);
+    net->kind = spec->kind;
+    rc = net_key(r, spec, &net->key);
 done:
     nn_deinit(&nn);
     if (rc < 0) {
@@ -155,23 +147,57 @@ done:
     return 0;
 }
 
-size_t render_net_bytes(const RenderNet *net)
+size_t render_net_bytes(const Render *r)
 {
-    return net->exec ? net->bytes : 0;
+    size_t sum = 0;
+    for (int i = 0; i < RENDER_MAX_NETS; i++)
+        sum += r->net[i] ? r->net[i]->bytes : 0;
+    return sum;
 }
 
-void render_part_drop(Render *r, PipelinePart part)
+static int oldest(const Render *r)
 {
-    render_net_deinit(&r->net[part]);
+    int at = -1;
+    for (int i = 0; i < RENDER_MAX_NETS; i++)
+        if (r->net[i] && (at < 0 || r->net[i]->used < r->net[at]->used))
+            at = i;
+    return at;
+}
+
+uint64_t render_net_oldest(const Render *r)
+{
+    int i = oldest(r);
+    return i < 0 ? UINT64_MAX : r->net[i]->used;
+}
+
+static void drop_weights(Render *r, PipelinePart part)
+{
     nn_params_destroy(r->params[part]);
     r->params[part] = NULL;
     if (r->pipe && pipeline_files(r->pipe, part))
         io_safetensors_release(pipeline_files(r->pipe, part), -1);
 }
 
-/* Adapters' scales may change from call to call while the graph stays. */
-static int bind_weights(Render *r, PipelinePart part, const RenderSetup *s, RenderNet *net)
+int render_net_drop(Render *r)
 {
+    int at = oldest(r);
+    if (at < 0)
+        return 0;
+    PipelinePart part = render_net_part(r->net[at]->kind);
+    render_net_deinit(r->net[at]);
+    free(r->net[at]);
+    r->net[at] = NULL;
+    for (int i = 0; i < RENDER_MAX_NETS; i++)
+        if (r->net[i] && render_net_part(r->net[i]->kind) == part)
+            return 1;
+    drop_weights(r, part);
+    return 1;
+}
+
+/* Adapters' scales may change from call to call while the graph stays. */
+static int bind_weights(Render *r, const RenderSetup *s, RenderNet *net)
+{
+    PipelinePart part = render_net_part(net->kind);
     NnParams *ps = r->params[part];
     int ids[RENDER_MAX_LORA], n;
     TRY(part_adapters(r, part, s, ids, &n));
@@ -188,55 +214,67 @@ static int bind_weights(Render *r, PipelinePart part, const RenderSetup *s, Rend
     return nn_params_bind(ps, net->graph, net->exec);
 }
 
-/* Drops the other parts when they and `bytes` together are more than may stay. */
-static void make_room(Render *r, PipelinePart part, size_t bytes)
+static int find_net(const Render *r, const char *key)
 {
-    size_t sum = bytes;
-    for (int i = 0; i < PIPELINE_PARTS; i++)
-        if (i != (int)part)
-            sum += render_net_bytes(&r->net[i]);
-    if (sum <= (size_t)r->keep)
-        return;
-    for (int i = 0; i < PIPELINE_PARTS; i++)
-        if (i != (int)part)
-            render_part_drop(r, (PipelinePart)i);
+    for (int i = 0; i < RENDER_MAX_NETS; i++)
+        if (r->net[i] && strcmp(r->net[i]->key, key) == 0)
+            return i;
+    return -1;
 }
 
-int render_net_rows(Render *r, const RenderSetup *s, int n, int *rows)
+int render_net_rows(Render *r, RenderNetSpec *spec, int n)
 {
-    int per = s->guided ? 2 : 1;
-    const RenderNet *net = &r->net[PIPELINE_UNET];
-    *rows = n * per;
-    if (!net->exec)
-        return 0;
-    int have = (int)graph_meta(net->graph, net->in[0])->shape.dim[0];
-    if (have % per || have <= *rows || have > 2 * *rows)
-        return 0;
-    char *key;
-    TRY(net_key(r, PIPELINE_UNET, s, have, &key));
-    if (strcmp(key, net->key) == 0)
-        *rows = have;
-    free(key);
-    return 0;
-}
-
-int render_net_start(Render *r, PipelinePart part, const RenderSetup *s, int rows, RenderNet **out)
-{
-    RenderNet *net = &r->net[part];
-    char *key;
-    TRY(net_key(r, part, s, rows, &key));
-    int fits = net->exec && strcmp(net->key, key) == 0;
-    free(key);
-    if (!fits) {
-        render_net_deinit(net);
-        TRY(render_net_build(r, part, s, rows, net));
-        make_room(r, part, net->bytes);
-        if (!r->params[part])
-            TRY(nn_params_create(&r->params[part]));
-        TRY(pipeline_load(r->pipe, r->params[part], net->graph));
-        TRY(exec_create(&net->exec, net->plan));
+    int per = spec->setup->guided ? 2 : 1, best = n * per;
+    for (spec->rows = n * per; spec->rows <= 2 * n * per; spec->rows += per) {
+        char *key;
+        TRY(net_key(r, spec, &key));
+        int at = find_net(r, key);
+        free(key);
+        if (at >= 0) {
+            best = spec->rows;
+            break;
+        }
     }
-    TRY(bind_weights(r, part, s, net));
-    *out = net;
+    spec->rows = best;
     return 0;
+}
+
+static int start_new(Render *r, const RenderNetSpec *spec, RenderNet *net)
+{
+    PipelinePart part = render_net_part(spec->kind);
+    TRY(render_net_build(r, spec, net));
+    render_make_room(r, net->bytes);
+    if (!r->params[part])
+        TRY(nn_params_create(&r->params[part]));
+    TRY(pipeline_load(r->pipe, r->params[part], net->graph));
+    return exec_create(&net->exec, net->plan);
+}
+
+int render_net_start(Render *r, const RenderNetSpec *spec, RenderNet **out)
+{
+    char *key;
+    TRY(net_key(r, spec, &key));
+    int at = find_net(r, key);
+    free(key);
+    if (at < 0) {
+        RenderNet *net = calloc(1, sizeof *net);
+        int rc = net ? start_new(r, spec, net) : err_set(ERR_NOMEM, "out of memory");
+        if (rc < 0) {
+            if (net)
+                render_net_deinit(net);
+            free(net);
+            return rc;
+        }
+        for (at = 0; at < RENDER_MAX_NETS && r->net[at]; at++)
+            ;
+        if (at == RENDER_MAX_NETS) {
+            at = oldest(r);
+            render_net_deinit(r->net[at]);
+            free(r->net[at]);
+        }
+        r->net[at] = net;
+    }
+    r->net[at]->used = render_tick(r);
+    *out = r->net[at];
+    return bind_weights(r, spec->setup, *out);
 }

@@ -1,0 +1,316 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sweep/render_impl.h"
+
+typedef struct {
+    const RenderPass *p;
+    int n, rows;           /* items; rows the network was built for */
+    int64_t dim[3], count; /* [C,h,w] of an item */
+    int64_t area;          /* h w */
+    int channels;          /* of the UNet's input: C, or 2C + 1 with mask and masked source (inpainting models) */
+    int64_t text;          /* floats of one context row */
+    float *x;              /* [n][h,w,C]: the caller's */
+    float *in;             /* [rows][h,w,channels] */
+    float *out;            /* [rows][h,w,C] */
+    float *noise;          /* [n][h,w,C]: of a step */
+    float *chw;            /* [C,h,w] */
+    float *context, *t;    /* [rows][L,D], [rows] */
+    float *first;          /* [n][h,w,C]: initial unit noise */
+    float *source;         /* [n][h,w,C]: latents to start from, or NULL */
+    float *repaint;        /* [n][h,w,C]: 1 is made anew; NULL without masks */
+    float *extra;          /* [n][h,w,1+C]: mask and masked source; NULL for other models */
+    uint8_t *soft;         /* [H*W] mask of an item */
+    RenderNoise *stream;   /* [n] */
+    Sampler *sampler;
+} Loop;
+
+static void loop_deinit(Loop *l)
+{
+    sampler_destroy(l->sampler);
+    float *const owned[] = {l->in, l->out, l->noise, l->chw, l->context, l->t, l->first, l->source, l->repaint, l->extra};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
+        free(owned[i]);
+    free(l->soft);
+    free(l->stream);
+}
+
+static float *floats(int64_t rows, int64_t count)
+{
+    return calloc((size_t)(rows * count) + 1, sizeof(float));
+}
+
+static int loop_init(Loop *l, Render *r, const RenderPass *p, int rows, float *x)
+{
+    const ClipConfig *c = pipeline_text(r->pipe);
+    const RenderSetup *s = p->setup;
+    l->p = p;
+    l->n = p->n;
+    l->rows = rows;
+    l->x = x;
+    l->count = render_latent_count(r, s, l->dim);
+    l->area = l->dim[1] * l->dim[2];
+    l->channels = pipeline_unet(r->pipe)->in_channels;
+    l->text = (int64_t)c->positions * c->hidden;
+    l->in = floats(rows, l->area * l->channels);
+    l->out = floats(rows, l->count);
+    l->noise = floats(l->n, l->count);
+    l->chw = floats(1, l->count);
+    l->context = floats(rows, l->text);
+    l->t = floats(rows, 1);
+    l->first = floats(l->n, l->count);
+    l->stream = calloc((size_t)l->n, sizeof *l->stream);
+    int ok = l->in && l->out && l->noise && l->chw && l->context && l->t && l->first && l->stream;
+    if (s->source || p->start)
+        ok = ok && (l->source = floats(l->n, l->count)) != NULL;
+    if (s->mask) {
+        l->repaint = floats(l->n, l->count);
+        l->soft = malloc((size_t)s->width * (size_t)s->height);
+        ok = ok && l->repaint && l->soft;
+    }
+    if (l->channels > l->dim[0])
+        ok = ok && (l->extra = floats(l->n, l->area * (1 + l->dim[0]))) != NULL;
+    if (!ok)
+        return err_set(ERR_NOMEM, "out of memory");
+    return sampler_create(&l->sampler, &s->sampler, (size_t)(l->n * l->count));
+}
+
+/* CHW noise to the place of item i. */
+static void put(const Loop *l, float *to, int i, const float *chw)
+{
+    nn_nhwc_from_nchw(to + i * l->count, chw, 1, l->dim[0], l->dim[1], l->dim[2]);
+}
+
+/* Draw k of the VAE's posterior for item i, in NHWC; NULL where the mean is taken. */
+static const float *latent_noise(Loop *l, int i, int k)
+{
+    if (l->p->setup->encode == RENDER_ENCODE_MEAN)
+        return NULL;
+    render_noise_latent(&l->stream[i], k, l->chw, l->count);
+    put(l, l->noise, 0, l->chw);
+    return l->noise;
+}
+
+static int read_source(Loop *l, Render *r, int i)
+{
+    const float *moments;
+    TRY(render_source_moments(r, l->p->setup, &l->p->items[i], NULL, &moments));
+    render_moments_latent(r, moments, latent_noise(l, i, 0), l->area, l->source + i * l->count);
+    return 0;
+}
+
+static int read_mask(Loop *l, Render *r, int i)
+{
+    const RenderSetup *s = l->p->setup;
+    TRY_CTX(render_mask_load(s, l->p->items[i].mask, l->soft), "mask");
+    float *mask = l->chw; /* [h*w] fits */
+    TRY(render_mask_latent(r, s, l->soft, mask));
+    for (int64_t k = 0; k < l->count; k++)
+        l->repaint[i * l->count + k] = mask[k / l->dim[0]];
+    return 0;
+}
+
+/* Mask and masked source beside the latents, as inpainting models were trained. */
+static int read_extra(Loop *l, Render *r, int i)
+{
+    const float *moments;
+    int64_t c = l->dim[0];
+    TRY(render_source_moments(r, l->p->setup, &l->p->items[i], l->soft, &moments));
+    const float *noise = latent_noise(l, i, 1);
+    if (!l->extra)
+        return 0;
+    float *masked = l->out; /* room for one item's latents */
+    render_moments_latent(r, moments, noise, l->area, masked);
+    for (int64_t k = 0; k < l->area; k++) {
+        float *to = l->extra + (i * l->area + k) * (1 + c);
+        to[0] = l->repaint[i * l->count + k * c];
+        memcpy(to + 1, masked + k * c, (size_t)c * sizeof *to);
+    }
+    return 0;
+}
+
+static void fill(Loop *l, int i)
+{
+    int how = l->p->setup->inpaint.fill;
+    for (int64_t k = i * l->count; how && k < (i + 1) * l->count; k++)
+        if (l->repaint[k] > 0)
+            l->source[k] = how == RENDER_FILL_NOISE ? l->first[k] : 0;
+}
+
+/* The order of the draws is that of diffusers' img2img and inpainting pipelines. */
+static int start_item(Loop *l, Render *r, int i)
+{
+    const RenderPass *p = l->p;
+    const RenderSetup *s = p->setup;
+    int strongest = s->mask && s->strength >= 1; /* pure noise; inpainting models then never look at the source itself */
+    render_noise_init(&l->stream[i], s->seed_compat, &p->items[i], p->pass);
+    if (s->source && !(strongest && l->extra))
+        TRY(read_source(l, r, i));
+    if (p->items[i].init_latents && !p->pass) {
+        put(l, l->first, i, p->items[i].init_latents);
+    } else {
+        TRY(render_noise_first(&l->stream[i], l->dim, vae_factor(pipeline_vae(r->pipe)), l->chw));
+        put(l, l->first, i, l->chw);
+    }
+    if (s->mask) {
+        TRY(read_mask(l, r, i));
+        TRY(read_extra(l, r, i));
+        fill(l, i);
+    }
+    return 0;
+}
+
+static int first_call(const Loop *l)
+{
+    return l->source ? sampler_begin_at(l->sampler, l->p->setup->strength) : 0;
+}
+
+static int loop_start(Loop *l, Render *r)
+{
+    const RenderSetup *s = l->p->setup;
+    int half = s->guided ? l->rows / 2 : 0; /* rows 0..half-1: without, half..rows-1: with the prompt */
+    for (int i = 0; i < l->n; i++) {
+        if (s->guided)
+            TRY(render_text_embedding(r, s, l->p->items[i].negative, l->context + i * l->text, l->text));
+        TRY(render_text_embedding(r, s, l->p->items[i].prompt, l->context + (half + i) * l->text, l->text));
+    }
+    size_t all = (size_t)(l->n * l->count);
+    if (l->p->start)
+        memcpy(l->source, l->p->start, all * sizeof *l->source);
+    for (int i = 0; i < l->n; i++)
+        TRY(start_item(l, r, i));
+    int begin = first_call(l);
+    if (l->source && !(s->mask && s->strength >= 1))
+        return sampler_noise_to(l->sampler, begin, l->x, l->source, l->first, all);
+    double sigma = sampler_init_noise_sigma(l->sampler);
+    for (size_t k = 0; k < all; k++)
+        l->x[k] = (float)(l->first[k] * sigma);
+    return 0;
+}
+
+/* Unit noise of all items for model call i. */
+static int loop_noise(Loop *l, int step)
+{
+    for (int i = 0; i < l->n; i++) {
+        const RenderItem *it = &l->p->items[i];
+        const float *from = l->chw;
+        int k = l->stream[i].draws++;
+        if (it->noise) {
+            if (k >= it->nnoise)
+                return err_set(ERR_RANGE, "item %d: draw %d of the sampler, but only %d were given", i, k, it->nnoise);
+            from = it->noise[k];
+        } else {
+            render_noise_step(&l->stream[i], step, l->chw, l->count);
+        }
+        put(l, l->noise, i, from);
+    }
+    return 0;
+}
+
+static void fill_input(Loop *l, int step)
+{
+    int guided = l->p->setup->guided, half = guided ? l->rows / 2 : 0;
+    int64_t c = l->dim[0], row = l->area * l->channels;
+    double scale = sampler_scale_input(l->sampler, step);
+    for (int i = 0; i < l->n; i++) {
+        float *to = l->in + (half + i) * row;
+        const float *x = l->x + i * l->count;
+        for (int64_t k = 0; k < l->area; k++) {
+            for (int64_t j = 0; j < c; j++)
+                to[k * l->channels + j] = (float)(x[k * c + j] * scale);
+            if (l->extra)
+                memcpy(to + k * l->channels + c, l->extra + (i * l->area + k) * (1 + c), (size_t)(1 + c) * sizeof *to);
+        }
+        if (guided)
+            memcpy(l->in + i * row, to, (size_t)row * sizeof *to);
+    }
+    for (int i = 0; i < l->rows; i++)
+        l->t[i] = (float)sampler_timestep(l->sampler, step);
+}
+
+/* Where the mask is black the latents are the source's, noised to the level of the next call. */
+static int keep_source(Loop *l, int step)
+{
+    size_t all = (size_t)(l->n * l->count);
+    TRY(sampler_noise_to(l->sampler, step + 1, l->noise, l->source, l->first, all));
+    for (size_t k = 0; k < all; k++)
+        l->x[k] = (1 - l->repaint[k]) * l->noise[k] + l->repaint[k] * l->x[k];
+    return 0;
+}
+
+static int loop_step(Loop *l, RenderNet *net, int step)
+{
+    const RenderSetup *s = l->p->setup;
+    size_t row = (size_t)l->count;
+    fill_input(l, step);
+    TRY(exec_write_f32(net->exec, net->in[0], l->in, l->rows * l->area * l->channels));
+    TRY(exec_write_f32(net->exec, net->in[1], l->t, l->rows));
+    TRY(exec_run(net->exec));
+    TRY(exec_read_f32(net->exec, net->out, l->out, l->rows * l->count));
+    for (int i = 0; i < l->n && s->guided; i++) {
+        float *eps = l->out + i * l->count;
+        const float *cond = l->out + (l->rows / 2 + i) * l->count;
+        const RenderItem *it = &l->p->items[i];
+        sampler_guide(eps, eps, cond, it->guidance, row);
+        if (it->guidance_rescale > 0)
+            sampler_guide_rescale(eps, cond, it->guidance_rescale, row);
+    }
+    int noisy = sampler_needs_noise(l->sampler, step);
+    if (noisy)
+        TRY(loop_noise(l, step));
+    TRY(sampler_step(l->sampler, step, l->x, l->out, noisy ? l->noise : NULL, row * (size_t)l->n));
+    return l->repaint && !l->extra ? keep_source(l, step) : 0;
+}
+
+static int check_finite(const Loop *l)
+{
+    for (int64_t k = 0; k < l->n * l->count; k++)
+        if (!isfinite(l->x[k])) {
+            const RenderItem *it = &l->p->items[k / l->count];
+            return err_set(ERR_NUMERIC, "seed %llu, prompt '%.60s': the latents are not finite", (unsigned long long)it->seed, it->prompt);
+        }
+    return 0;
+}
+
+static int loop_run(Loop *l, Render *r, const RenderNetSpec *spec)
+{
+    const RenderPass *p = l->p;
+    RenderNet *net;
+    TRY(loop_start(l, r));
+    int n = sampler_count(l->sampler), i = first_call(l);
+    if (i < n) {
+        TRY(render_net_start(r, spec, &net));
+        TRY(exec_write_f32(net->exec, net->in[2], l->context, l->rows * l->text));
+    }
+    for (int k = 0; i < n; i++, k++) {
+        if (p->tick)
+            TRY(p->tick(p->ctx, p->done + k, p->total));
+        TRY(loop_step(l, net, i));
+    }
+    return check_finite(l);
+}
+
+int render_pass_run(Render *r, const RenderPass *p, float *out)
+{
+    Loop l = {0};
+    const RenderSetup *s = p->setup;
+    RenderNetSpec spec = {.kind = RENDER_NET_UNET, .setup = s, .width = s->width, .height = s->height,
+                          .tokens = pipeline_text(r->pipe)->positions};
+    int rc;
+    TRY_GOTO(render_net_rows(r, &spec, p->n));
+    TRY_GOTO(loop_init(&l, r, p, spec.rows, out));
+    rc = loop_run(&l, r, &spec);
+done:
+    loop_deinit(&l);
+    return rc;
+}
+
+int render_pass_calls(const RenderSetup *s, int started, int *calls)
+{
+    Sampler *sampler;
+    TRY(sampler_create(&sampler, &s->sampler, 1));
+    *calls = sampler_count(sampler) - (started ? sampler_begin_at(sampler, s->strength) : 0);
+    sampler_destroy(sampler);
+    return 0;
+}
