@@ -1,121 +1,200 @@
 #include "sweep/reproduce.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "io/file.h"
-#include "io/png.h"
 
-static int is_png(const char *path, int *yes)
+struct Reproducer {
+    const ReproduceOptions *o;
+    Render *render;
+    char *model, *variant; /* of `render` */
+    Dtype dtype;
+};
+
+int reproducer_create(Reproducer **out, const ReproduceOptions *o)
 {
-    unsigned char head[8] = {0};
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        return err_errno("%s", path);
-    size_t n = fread(head, 1, sizeof head, f);
-    fclose(f);
-    *yes = n == sizeof head && memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0;
+    if (!(*out = calloc(1, sizeof **out)))
+        return err_set(ERR_NOMEM, "out of memory");
+    (*out)->o = o;
     return 0;
 }
 
-static int open_png(ReproduceSource *s, const char *path)
+static void forget(Reproducer *r)
 {
-    IoPngText *text;
-    int n;
-    TRY(io_png_read_text(&text, &n, path));
-    const char *json = io_png_text_find(text, n, "atelier");
-    int rc = json ? str_copy(&s->json, json) : err_set(ERR_NOTFOUND, "%s: holds no record by Atelier (PNG text 'atelier')", path);
-    io_png_text_free(text, n);
-    TRY(rc);
-    return io_image_load(&s->image, path);
+    render_close(r->render);
+    free(r->model);
+    free(r->variant);
+    r->render = NULL;
+    r->model = r->variant = NULL;
 }
 
-static int open_run(ReproduceSource *s, const char *path, int64_t index)
+void reproducer_destroy(Reproducer *r)
 {
-    SweepRunFile run;
-    int rc;
-    TRY_GOTO(sweep_runfile_open(&run, path));
-    TRY_GOTO(sweep_runfile_image(&run, index, &s->image));
-    rc = str_copy(&s->json, sweep_runfile_record(&run, index));
-done:
-    sweep_runfile_close(&run);
+    if (r)
+        forget(r);
+    free(r);
+}
+
+static int open_model(Reproducer *r, const char *model, const SweepConf *c)
+{
+    RenderConf conf;
+    if (r->render && strcmp(r->model, model) == 0 && strcmp(r->variant, c->variant) == 0 && r->dtype == sweep_conf_dtype(c))
+        return 0;
+    forget(r);
+    sweep_conf_render(c, &conf);
+    conf.model = model;
+    conf.threads = r->o->threads;
+    r->dtype = conf.dtype;
+    TRY(str_copy(&r->model, model));
+    TRY(str_copy(&r->variant, c->variant));
+    return render_open(&r->render, &conf);
+}
+
+/* ---- from a record to a configuration ---- */
+
+static int set_key(SweepConf *c, const char *key, json_t *v)
+{
+    StrBuf b;
+    str_init(&b);
+    str_add_format(&b, "%s=", key);
+    if (json_is_string(v)) {
+        str_add(&b, json_string_value(v));
+    } else {
+        char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+        str_add(&b, text ? text : "");
+        free(text);
+    }
+    int rc = str_status(&b);
+    if (rc >= 0)
+        rc = config_override(&sweep_conf_table, c, b.data);
+    str_deinit(&b);
     return rc;
 }
 
-int reproduce_source_open(ReproduceSource *s, const char *path, int64_t index)
+/* name, path and scale of each; what the record knows beyond that is no setting. */
+static int set_loras(SweepConf *c, json_t *list)
 {
-    int png = 0;
-    memset(s, 0, sizeof *s);
-    TRY(is_png(path, &png));
-    TRY(png ? open_png(s, path) : open_run(s, path, index));
-    return sweep_record_parse(&s->rec, s->json, path);
+    size_t i;
+    json_t *one, *plain = json_array();
+    json_array_foreach(list, i, one) {
+        json_t *o = json_object();
+        json_object_set(o, "name", json_object_get(one, "name"));
+        json_object_set(o, "path", json_object_get(one, "path"));
+        json_object_set(o, "scale", json_object_get(one, "scale"));
+        json_array_append_new(plain, o);
+    }
+    int rc = json_array_size(plain) ? set_key(c, "lora", plain) : 0;
+    json_decref(plain);
+    return rc;
 }
 
-void reproduce_source_deinit(ReproduceSource *s)
+static int set_keys(SweepConf *c, json_t *record)
 {
-    sweep_record_deinit(&s->rec);
-    io_image_deinit(&s->image);
-    free(s->json);
-    memset(s, 0, sizeof *s);
+    for (int i = 0; i < sweep_conf_table.count; i++) {
+        const ConfField *f = &sweep_conf_table.fields[i];
+        json_t *v = json_object_get(record, f->key);
+        if (strcmp(f->key, "lora") == 0)
+            TRY(set_loras(c, v));
+        else if (v && !json_is_null(v))
+            TRY(set_key(c, f->key, v));
+    }
+    json_t *w = json_object_get(record, "width"), *h = json_object_get(record, "height");
+    if (json_object_get(record, "size") || !w || !h)
+        return 0;
+    json_t *size = json_pack("[O,O]", w, h);
+    int rc = size ? set_key(c, "size", size) : err_set(ERR_NOMEM, "out of memory");
+    json_decref(size);
+    return rc;
 }
 
-static int find_name(const char *name, const char *const *names, const char *what, int *out)
+int reproduce_conf(SweepConf *c, const char *json, const char *name)
 {
-    for (*out = 0; names[*out]; (*out)++)
-        if (strcmp(name, names[*out]) == 0)
-            return 0;
-    return err_set(ERR_FORMAT, "record: unknown %s '%s'", what, name);
+    json_error_t e;
+    TRY(config_init(&sweep_conf_table, c));
+    json_t *record = json_loads(json, JSON_REJECT_DUPLICATES, &e);
+    int rc = json_is_object(record) ? set_keys(c, record) : err_set(ERR_FORMAT, "the record is no JSON object");
+    json_decref(record);
+    return rc < 0 ? err_context(rc, "%s", name) : 0;
 }
 
-static int make_setup(const SweepRecord *rec, const Render *r, RenderSetup *s)
-{
-    int seed;
-    render_setup_default(r, s);
-    s->width = rec->width;
-    s->height = rec->height;
-    s->clip_skip = rec->clip_skip;
-    s->guided = rec->guidance > 1;
-    TRY(find_name(rec->seed_compat, RENDER_SEED_NAMES, "seed_compat", &seed));
-    s->seed_compat = (RenderSeed)seed;
-    if (rec->sampler[0])
-        TRY(sampler_conf_set_kind(&s->sampler, rec->sampler));
-    if (rec->spacing[0])
-        TRY(sampler_conf_set_spacing(&s->sampler, rec->spacing));
-    s->sampler.steps = rec->steps;
-    s->sampler.eta = rec->eta;
-    for (int i = 0; i < rec->nlora; i++)
-        if (rec->lora[i].scale < 0 || rec->lora[i].scale > 0)
-            s->lora[s->nlora++] = (RenderLora){rec->lora[i].path, rec->lora[i].scale};
-    return render_setup_check(r, s);
-}
+/* ---- the same weights, or there is nothing to compare ---- */
 
-/* The same weights, or there is nothing to compare. */
-static int check_hashes(const SweepRecord *rec, const char *model, Render *r)
+typedef struct {
+    Reproducer *r;
+    const SweepConf *c;
+    const char *hash;
+} Search;
+
+static int take_model(void *ctx, const char *folder)
 {
+    Search *s = ctx;
     const char *hex;
-    TRY(render_model_hash(r, &hex));
-    if (strcmp(hex, rec->model_hash) != 0)
-        return err_set(ERR_FORMAT, "%s is another model: its hash is %.16s, the image was made with %.16s", model, hex, rec->model_hash);
+    if (open_model(s->r, folder, s->c) < 0 || render_model_hash(s->r->render, &hex) < 0)
+        return 0; /* not a model that can be read here */
+    return strcmp(hex, s->hash) == 0;
+}
+
+static int find_record_model(Reproducer *r, const SweepRecord *rec, const SweepConf *c)
+{
+    const char *path = r->o->model ? r->o->model : rec->model, *hex = "";
+    Search s = {r, c, rec->model_hash};
+    char *found = NULL;
+    int there = io_file_exists(path);
+    if (there) {
+        TRY(open_model(r, path, c));
+        TRY(render_model_hash(r->render, &hex));
+        if (strcmp(hex, rec->model_hash) == 0)
+            return 0;
+    }
+    char seen[HASH_HEX_SIZE];
+    snprintf(seen, sizeof seen, "%s", hex);
+    if (!r->o->model)
+        TRY(find_model(&r->o->folders, take_model, &s, &found));
+    if (found) {
+        free(found);
+        return 0;
+    }
+    const char *where = r->o->model || !r->o->folders.count ? "" : ", and it is in none of the folders of --models";
+    if (there)
+        return err_set(ERR_FORMAT, "%s is another model: its hash is %.16s, the image was made with %.16s%s", path, seen, rec->model_hash, where);
+    return err_set(ERR_NOTFOUND, "model folder %s (hash %.16s) is not there%s", path, rec->model_hash, where);
+}
+
+/* found[i]: where the adapter lies now (NULL: where the record says). */
+static int find_record_loras(Reproducer *r, const SweepRecord *rec, char *found[RENDER_MAX_LORA])
+{
     for (int i = 0; i < rec->nlora; i++) {
-        if (!io_file_exists(rec->lora[i].path))
-            return err_set(ERR_NOTFOUND, "LoRA %s (hash %.16s) is not there", rec->lora[i].path, rec->lora[i].hash);
-        TRY(render_lora_hash(r, rec->lora[i].path, &hex));
-        if (strcmp(hex, rec->lora[i].hash) != 0)
-            return err_set(ERR_FORMAT, "%s is another LoRA: its hash is %.16s, the image was made with %.16s", rec->lora[i].path, hex,
-                           rec->lora[i].hash);
+        const char *path = rec->lora[i].path, *want = rec->lora[i].hash;
+        char hex[HASH_HEX_SIZE] = "";
+        int there = io_file_exists(path);
+        if (there)
+            TRY(find_lora_hash(path, hex));
+        if (strcmp(hex, want) == 0)
+            continue;
+        TRY(find_lora(&r->o->folders, want, "", &found[i]));
+        if (found[i])
+            continue;
+        const char *where = r->o->folders.count ? ", and it is in none of the folders of --models" : "";
+        if (there)
+            return err_set(ERR_FORMAT, "%s is another LoRA: its hash is %.16s, the image was made with %.16s%s", path, hex, want, where);
+        return err_set(ERR_NOTFOUND, "LoRA %s (hash %.16s) is not there%s", path, want, where);
     }
     return 0;
 }
 
-static void compare(const IoImage *a, const IoImage *b, ReproduceResult *out)
+/* ---- rendering ---- */
+
+void reproduce_compare(const IoImage *a, const IoImage *b, ReproduceResult *out)
 {
     double sum = 0;
-    if (a->w != b->w || a->h != b->h || a->c != b->c) {
-        out->psnr = 0;
+    out->psnr = NAN;
+    out->pixels = out->worst = 0;
+    if (!a->data || !b->data || a->w != b->w || a->h != b->h || a->c != b->c)
         return;
-    }
     size_t n = (size_t)a->w * (size_t)a->h;
     for (size_t p = 0; p < n; p++) {
         int differs = 0;
@@ -130,41 +209,92 @@ static void compare(const IoImage *a, const IoImage *b, ReproduceResult *out)
     out->psnr = sum > 0 ? 10 * log10(255.0 * 255.0 * (double)n * a->c / sum) : INFINITY;
 }
 
-int reproduce_run(const ReproduceSource *src, int threads, ReproduceResult *out)
+/* With the model that is open; moved[i] in place of the i-th adapter's path. */
+static int render(Reproducer *r, const SweepConf *c, char *const *moved, const IoImage *stored, ReproduceResult *out)
 {
-    const SweepRecord *rec = &src->rec;
-    const char *model = src->other_model ? src->other_model : rec->model;
-    Render *r = NULL;
+    SweepGrid grid = {0};
+    SweepItem it;
     RenderSetup s;
+    RenderItem item;
     RenderResult result = {0};
     int rc;
-    memset(out, 0, sizeof *out);
-    if (!io_file_is_dir(model))
-        return err_set(ERR_NOTFOUND, "model folder %s (hash %.16s) is not there", model, rec->model_hash);
-    const RenderConf conf = {.model = model,
-                             .variant = rec->variant[0] ? rec->variant : NULL,
-                             .dtype = strcmp(rec->dtype, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32,
-                             .threads = threads,
-                             .keep = (int64_t)1 << 30};
-    TRY_GOTO(render_open(&r, &conf));
-    snprintf(out->backend, sizeof out->backend, "%s", render_backend(r));
-    TRY_GOTO(check_hashes(rec, model, r));
-    TRY_GOTO(make_setup(rec, r, &s));
-    const RenderItem item = {.prompt = rec->prompt,
-                             .negative = rec->negative,
-                             .seed = (uint64_t)rec->seed,
-                             .guidance = rec->guidance,
-                             .guidance_rescale = rec->guidance_rescale};
-    TRY_GOTO(render_run(r, &s, &item, 1, &result, NULL, NULL));
+    snprintf(out->backend, sizeof out->backend, "%s", render_backend(r->render));
+    TRY_GOTO(sweep_grid_init(&grid, c));
+    if (grid.count != 1) {
+        rc = err_set(ERR_RANGE, "the configuration is of %lld images, not of one", (long long)grid.count);
+        goto done;
+    }
+    for (int i = 0; moved && i < grid.base.nlora; i++)
+        if (moved[i]) {
+            free(grid.base.lora[i].path);
+            grid.base.lora[i].path = NULL;
+            TRY_GOTO(str_copy(&grid.base.lora[i].path, moved[i]));
+        }
+    sweep_grid_item(&grid, 0, &it);
+    TRY_GOTO(sweep_item_setup(&it, c, r->render, &s));
+    sweep_item_render(&it, &item);
+    TRY_GOTO(render_run(r->render, &s, &item, 1, &result, r->o->tick, r->o->ctx));
     TRY_GOTO(sweep_pixels_hash(out->sha256, &result.image));
-    out->identical = strcmp(out->sha256, rec->pixels_sha256) == 0;
-    if (src->image.data)
-        compare(&src->image, &result.image, out);
+    reproduce_compare(stored, &result.image, out);
     out->image = result.image;
     memset(&result.image, 0, sizeof result.image);
-    rc = 0;
 done:
     render_result_deinit(&result);
-    render_close(r);
+    sweep_grid_deinit(&grid);
     return rc;
+}
+
+int reproducer_record(Reproducer *r, const char *json, const IoImage *stored, const char *name, ReproduceResult *out)
+{
+    SweepConf c = {0};
+    SweepRecord rec;
+    char *moved[RENDER_MAX_LORA] = {NULL};
+    int rc;
+    memset(out, 0, sizeof *out);
+    TRY_GOTO(sweep_record_parse(&rec, json, name));
+    TRY_GOTO(reproduce_conf(&c, json, name));
+    TRY_GOTO(find_record_model(r, &rec, &c));
+    TRY_GOTO(find_record_loras(r, &rec, moved));
+    TRY_GOTO(render(r, &c, moved, stored, out));
+    out->identical = strcmp(out->sha256, rec.pixels_sha256) == 0;
+    out->same_backend = strcmp(out->backend, rec.backend) == 0;
+done:
+    for (int i = 0; i < RENDER_MAX_LORA; i++)
+        free(moved[i]);
+    config_deinit(&sweep_conf_table, &c);
+    sweep_record_deinit(&rec);
+    return rc;
+}
+
+int reproducer_conf(Reproducer *r, const SweepConf *c, const IoImage *stored, ReproduceResult *out)
+{
+    memset(out, 0, sizeof *out);
+    TRY(open_model(r, r->o->model ? r->o->model : c->model, c));
+    return render(r, c, NULL, stored, out);
+}
+
+int reproduce_find(Foreign *f, const ReproduceOptions *o)
+{
+    char *path = NULL;
+    if (o->model) {
+        TRY(foreign_set(&f->model_path, o->model));
+    } else {
+        TRY(find_foreign_model(&o->folders, f->model_hash, f->model, &path));
+        int rc = foreign_set(&f->model_path, path);
+        free(path);
+        TRY(rc);
+    }
+    if (!f->model_path[0])
+        foreign_lost(f, "model %s%s%s: name its folder with --model, or where to look for it with --models", f->model,
+                     f->model_hash[0] ? ", hash " : "", f->model_hash);
+    for (int i = 0; i < f->nlora; i++) {
+        TRY(find_lora(&o->folders, f->lora[i].hash, f->lora[i].name, &path));
+        int rc = foreign_set(&f->lora[i].path, path);
+        if (rc >= 0 && !path)
+            foreign_lost(f, "LoRA %s%s%s was not found in the folders of --models", f->lora[i].name, f->lora[i].hash[0] ? ", hash " : "",
+                         f->lora[i].hash);
+        free(path);
+        TRY(rc);
+    }
+    return str_status(&f->lost);
 }

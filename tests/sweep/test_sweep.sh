@@ -75,12 +75,12 @@ refused sweep__changed_model_is_refused 1 "the model changed" "$A" sweep "$T/m.y
 
 # Reproduction from records.
 check reproduce__png "$A" reproduce "$T/a/png/000007.png"
-check reproduce__run_file "$A" reproduce "$T/a/run.h5" --index 22
+check reproduce__run_file "$A" reproduce "$T/a/run.h5#22"
 refused reproduce__other_model 1 "is another model" "$A" reproduce "$T/a/png/000007.png" --model tests/vectors/sd21-tiny
 refused reproduce__missing_model 1 "is not there" "$A" reproduce "$T/a/png/000007.png" --model "$T/none"
 refused reproduce__no_record 1 "no record" "$A" reproduce "$T/a/sheet.png"
-refused reproduce__index_out_of_range 1 "0..23" "$A" reproduce "$T/a/run.h5" --index 24
-refused reproduce__bad_index 2 "--index" "$A" reproduce "$T/a/run.h5" --index x
+refused reproduce__index_out_of_range 1 "0..23" "$A" reproduce "$T/a/run.h5#24"
+refused reproduce__bad_index 2 "number of an image" "$A" reproduce "$T/a/run.h5#x"
 refused reproduce__no_run_file 1 "" "$A" reproduce tests/vectors/sd15-tiny/model_index.json
 
 # The small commands.
