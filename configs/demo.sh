@@ -22,5 +22,5 @@ contact sheet    out/demo-sweep/sheet.png
 images           out/demo-sweep/png/ and out/demo-sweep/run.h5 (all settings of every image in it)
 LoRA             out/demo-lora/lora.safetensors (reads in A1111, ComfyUI, diffusers), checkpoints in out/demo-lora/checkpoints/
 losses           out/demo-lora/loss.csv
-one image again  ./atelier reproduce out/demo-sweep/run.h5 --index 7
+one image again  ./atelier reproduce out/demo-sweep/run.h5#7
 END
