@@ -22,6 +22,7 @@ static const Command commands[] = {
     {"ls", cli_ls, "list the images of a run.h5, with filters"},
     {"show", cli_show, "print everything about one image or run"},
     {"export", cli_export, "write images of a run.h5 as PNG, JPEG or WebP files"},
+    {"sheet", cli_sheet, "draw a labelled grid of a run.h5 as PNG or PDF"},
     {"score", cli_score, "measure the images of a sweep, per LoRA"},
     {"tokenize", cli_tokenize, "show the tokens of a text"},
     {"info", cli_info, "show version, processor, libraries and ranks"},

@@ -1,6 +1,6 @@
 /* 8-bit images: reading files, pixel operations, contact sheets. Pixels are rows from the top, channels interleaved,
  * no padding: data[(y*w + x)*c + k]. Colours are as stored (sRGB); resizing works on the stored values.
- * Every operation gives the same bytes on every machine. */
+ * Every operation but text on sheets gives the same bytes on every machine. */
 #ifndef IO_IMAGE_H
 #define IO_IMAGE_H
 
@@ -58,11 +58,6 @@ void io_image_to_hwc(const IoImage *img, float *out);
 int io_image_from_chw(IoImage *out, const float *v, int c, int h, int w);
 int io_image_from_hwc(IoImage *out, const float *v, int h, int w, int c);
 
-/* Draws text in the built-in 6x10 font from (x, y) down, wrapping at `width` pixels and between words where it can; clipped
- * to the image and to max_lines. UTF-8; what the font lacks (it has Latin-1) is drawn as a box. Returns lines drawn. */
-int io_image_text(IoImage *img, int x, int y, int width, int max_lines, const char *text, const uint8_t *rgb);
-int io_image_text_lines(int width, int max_lines, const char *text); /* lines it would take */
-
 /* A grid of images with labels. tile[rows*cols] row by row; missing tiles have NULL data and stay background.
  * row_label[rows], col_label[cols], tile_label[rows*cols], title: each may be NULL, as may single labels. */
 typedef struct {
@@ -72,7 +67,10 @@ typedef struct {
     const char *title;
     const char *const *row_label, *const *col_label, *const *tile_label;
 } IoSheet;
-/* out: RGB. ERR_RANGE when the sheet would be over IO_IMAGE_MAX_PIXELS. */
+/* Text is set by Pango in DejaVu Sans, without hinting; scripts that it lacks in what fontconfig finds for them. Same fonts and library
+ * versions, same bytes. out: RGB. ERR_RANGE when the sheet would be over IO_IMAGE_MAX_PIXELS. */
 int io_sheet_build(IoImage *out, const IoSheet *sheet);
+/* The same as one PDF page (a point per pixel), tiles in their own resolution, text as text. *data: free(). ERR_RANGE over 14,400 points. */
+int io_sheet_pdf(uint8_t **data, size_t *size, const IoSheet *sheet);
 
 #endif

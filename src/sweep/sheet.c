@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/file.h"
 #include "io/png.h"
 
 enum { SHEET_MAX_CELLS = 20000, SHEET_PIXELS = 24 * 1024 * 1024 };
@@ -118,10 +119,10 @@ static int64_t cell_index(const SweepGrid *g, const Layout *l, int64_t row, int6
 }
 
 /* Longest side of a picture so that the sheet stays within SHEET_PIXELS. */
-static int cell_side(const Layout *l, const SweepSheet *conf, int largest)
+static int cell_side(const SheetCells *c, int cell, int largest)
 {
-    double fits = sqrt((double)SHEET_PIXELS / (double)(l->rows * l->cols));
-    int side = conf->cell ? conf->cell : largest;
+    double fits = sqrt((double)SHEET_PIXELS / (double)(c->rows * c->cols));
+    int side = cell ? cell : largest;
     return side <= fits ? side : fits < 8 ? 8 : (int)fits;
 }
 
@@ -144,67 +145,108 @@ static int load_tile(IoImage *out, SweepRunFile *run, int64_t index, int side)
     return rc;
 }
 
-typedef struct {
-    IoImage *tile;
-    char **row, **col;
-    int64_t rows, cols;
-} Tiles;
-
-static void tiles_deinit(Tiles *t)
+void sheet_cells_deinit(SheetCells *c)
 {
-    for (int64_t i = 0; t->tile && i < t->rows * t->cols; i++)
-        io_image_deinit(&t->tile[i]);
-    for (int64_t i = 0; t->row && i < t->rows; i++)
-        free(t->row[i]);
-    for (int64_t i = 0; t->col && i < t->cols; i++)
-        free(t->col[i]);
-    free(t->tile);
-    free(t->row);
-    free(t->col);
+    for (int64_t i = 0; c->row && i < c->rows; i++)
+        free(c->row[i]);
+    for (int64_t i = 0; c->col && i < c->cols; i++)
+        free(c->col[i]);
+    free(c->row);
+    free(c->col);
+    free(c->image);
+    memset(c, 0, sizeof *c);
 }
 
-static int tiles_load(Tiles *t, SweepRunFile *run, const SweepGrid *g, const Layout *l, int side)
+int sheet_cells_init(SheetCells *c, int64_t rows, int64_t cols)
 {
-    t->rows = l->rows;
-    t->cols = l->cols;
-    t->tile = calloc((size_t)(l->rows * l->cols), sizeof *t->tile);
-    t->row = calloc((size_t)l->rows, sizeof *t->row);
-    t->col = calloc((size_t)l->cols, sizeof *t->col);
-    if (!t->tile || !t->row || !t->col)
+    memset(c, 0, sizeof *c);
+    if (rows < 1 || cols < 1 || rows > SHEET_MAX_CELLS || cols > SHEET_MAX_CELLS || rows * cols > SHEET_MAX_CELLS)
+        return err_set(ERR_RANGE, "sheet: %lld x %lld pictures: expected 1..%d", (long long)rows, (long long)cols, SHEET_MAX_CELLS);
+    c->rows = rows;
+    c->cols = cols;
+    c->row = calloc((size_t)rows, sizeof *c->row);
+    c->col = calloc((size_t)cols, sizeof *c->col);
+    c->image = malloc((size_t)(rows * cols) * sizeof *c->image);
+    if (!c->row || !c->col || !c->image)
         return err_set(ERR_NOMEM, "out of memory");
-    for (int64_t i = 0; i < l->rows; i++)
-        for (int64_t k = 0; k < l->cols; k++)
-            TRY(load_tile(&t->tile[i * l->cols + k], run, cell_index(g, l, i, k), side));
-    for (int64_t i = 0; i < l->rows; i++)
-        TRY(make_label(g, l->row, l->nrow, i, &t->row[i]));
-    for (int64_t k = 0; k < l->cols; k++)
-        TRY(make_label(g, l->col, l->ncol, k, &t->col[k]));
+    for (int64_t i = 0; i < rows * cols; i++)
+        c->image[i] = -1;
     return 0;
+}
+
+static int any(char *const *label, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (label[i] && label[i][0])
+            return 1;
+    return 0;
+}
+
+static int write_sheet(const char *path, const IoSheet *s)
+{
+    IoImage img = {0};
+    uint8_t *pdf = NULL;
+    size_t size;
+    int rc;
+    if (str_ends_with(path, ".pdf")) {
+        TRY_GOTO(io_sheet_pdf(&pdf, &size, s));
+        rc = io_file_write(path, pdf, size);
+    } else {
+        TRY_GOTO(io_sheet_build(&img, s));
+        rc = io_png_write(path, &img, NULL, 0, 6);
+    }
+done:
+    free(pdf);
+    io_image_deinit(&img);
+    return rc;
+}
+
+int sheet_cells_write(const char *path, SweepRunFile *run, const SheetCells *c, int cell, const char *title)
+{
+    int64_t n = c->rows * c->cols;
+    int largest = 1, rc = 0;
+    IoImage *tile = calloc((size_t)n, sizeof *tile);
+    if (!tile)
+        return err_set(ERR_NOMEM, "out of memory");
+    for (int64_t i = 0; i < n; i++) {
+        if (c->image[i] < 0 || c->image[i] >= run->meta.n)
+            continue;
+        int64_t w = sweep_block_i64(&run->meta, SWEEP_COL_WIDTH, c->image[i]), h = sweep_block_i64(&run->meta, SWEEP_COL_HEIGHT, c->image[i]);
+        int64_t side = w > h ? w : h;
+        largest = side > largest ? (int)side : largest;
+    }
+    for (int64_t i = 0; i < n; i++)
+        if (c->image[i] >= 0)
+            TRY_GOTO(load_tile(&tile[i], run, c->image[i], cell_side(c, cell, largest)));
+    const IoSheet s = {.rows = (int)c->rows,
+                       .cols = (int)c->cols,
+                       .tile = tile,
+                       .title = title && *title ? title : NULL,
+                       .row_label = any(c->row, c->rows) ? (const char *const *)c->row : NULL,
+                       .col_label = any(c->col, c->cols) ? (const char *const *)c->col : NULL};
+    rc = write_sheet(path, &s);
+done:
+    for (int64_t i = 0; i < n; i++)
+        io_image_deinit(&tile[i]);
+    free(tile);
+    return rc;
 }
 
 int sweep_sheet_write(const char *path, SweepRunFile *run, const SweepGrid *g, const SweepSheet *conf)
 {
     Layout l;
-    Tiles t = {0};
-    IoImage sheet = {0};
-    int rc, largest = 1;
+    SheetCells c;
+    int rc;
     TRY(layout_make(&l, g, conf));
-    for (int64_t i = 0; i < run->meta.n; i++) {
-        int64_t w = sweep_block_i64(&run->meta, SWEEP_COL_WIDTH, i), h = sweep_block_i64(&run->meta, SWEEP_COL_HEIGHT, i);
-        int64_t side = w > h ? w : h;
-        largest = side > largest ? (int)side : largest;
-    }
-    TRY_GOTO(tiles_load(&t, run, g, &l, cell_side(&l, conf, largest)));
-    const IoSheet s = {.rows = (int)l.rows,
-                       .cols = (int)l.cols,
-                       .tile = t.tile,
-                       .title = conf->title[0] ? conf->title : NULL,
-                       .row_label = l.nrow ? (const char *const *)t.row : NULL,
-                       .col_label = l.ncol ? (const char *const *)t.col : NULL};
-    TRY_GOTO(io_sheet_build(&sheet, &s));
-    rc = io_png_write(path, &sheet, NULL, 0, 6);
+    TRY_GOTO(sheet_cells_init(&c, l.rows, l.cols));
+    for (int64_t i = 0; i < c.rows * c.cols; i++)
+        c.image[i] = cell_index(g, &l, i / c.cols, i % c.cols);
+    for (int64_t i = 0; i < c.rows && l.nrow; i++)
+        TRY_GOTO(make_label(g, l.row, l.nrow, i, &c.row[i]));
+    for (int64_t k = 0; k < c.cols && l.ncol; k++)
+        TRY_GOTO(make_label(g, l.col, l.ncol, k, &c.col[k]));
+    rc = sheet_cells_write(path, run, &c, conf->cell, conf->title);
 done:
-    io_image_deinit(&sheet);
-    tiles_deinit(&t);
+    sheet_cells_deinit(&c);
     return rc;
 }

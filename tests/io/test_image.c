@@ -423,28 +423,6 @@ static int count_ink(const IoImage *img, int x0, int y0, int x1, int y1)
     return n;
 }
 
-static void test_io_image__text(void **state)
-{
-    (void)state;
-    const uint8_t black[3] = {0};
-    IoImage img = make(60, 40, 3, NULL);
-    memset(img.data, 255, 60 * 40 * 3);
-    assert_int_equal(io_image_text_lines(60, 9, "one two three"), 2);      /* 10 columns: "one two", "three" */
-    assert_int_equal(io_image_text_lines(60, 9, "abcdefghijklm"), 2);      /* no space: broken at 10 */
-    assert_int_equal(io_image_text_lines(60, 9, "a\nb\n\nc"), 4);
-    assert_int_equal(io_image_text_lines(60, 2, "a\nb\n\nc"), 2);
-    assert_int_equal(io_image_text_lines(0, 99, "abc"), 3);
-    assert_int_equal(io_image_text(&img, 0, 0, 60, 3, "I", black), 1);
-    assert_int_equal(count_ink(&img, 0, 0, 60, 40), 11); /* 3 + 5 + 3 */
-    assert_int_equal(io_image_text(&img, 0, 10, 60, 3, "\xC3\x89", black), 1); /* E acute: E and one accent row */
-    assert_int_equal(count_ink(&img, 0, 10, 60, 20), 5 + 1 + 1 + 4 + 1 + 1 + 5 + 1);
-    assert_int_equal(io_image_text(&img, 0, 20, 60, 1, "\xE7\x8C\xAB", black), 1);
-    assert_int_equal(count_ink(&img, 0, 20, 60, 30), 20); /* a box of 5 x 7 */
-    assert_int_equal(io_image_text(&img, 55, 35, 60, 3, "clipped \xFF at all sides", black), 3);
-    assert_int_equal(io_image_text(&img, -20, -9, 60, 3, "clipped", black), 1);
-    io_image_deinit(&img);
-}
-
 static void test_io_image__sheet(void **state)
 {
     (void)state;
@@ -464,6 +442,23 @@ static void test_io_image__sheet(void **state)
     assert_int_equal(io_sheet_build(&again, &s), 0);
     assert_memory_equal(out.data, again.data, (size_t)(out.w * out.h * 3));
     io_image_deinit(&again);
+    /* Labels: ink left of the cells, above the columns, and none elsewhere outside. */
+    int left = out.w - 10 - 70, top = out.h - 10 - 70;
+    assert_true(count_ink(&out, 0, top, left - 6, out.h) > 30);
+    assert_true(count_ink(&out, left, 0, out.w, top) > 30);
+    assert_int_equal(count_ink(&out, 0, out.h - 10, out.w, out.h), 0);
+    io_image_deinit(&out);
+    uint8_t *pdf, *pdf2;
+    size_t n, n2;
+    assert_int_equal(io_sheet_pdf(&pdf, &n, &s), 0);
+    assert_int_equal(io_sheet_pdf(&pdf2, &n2, &s), 0);
+    assert_memory_equal(pdf, "%PDF-1.", 7);
+    assert_true(n == n2 && memcmp(pdf, pdf2, n) == 0);
+    free(pdf);
+    free(pdf2);
+    const char *const odd[2] = {"\xFF broken", "\xE7\x8C\xAB two\nlines \x01"}; /* no UTF-8, no ASCII, controls */
+    s.row_label = odd;
+    assert_int_equal(io_sheet_build(&out, &s), 0);
     io_image_deinit(&out);
     s.cell_w = 60000;
     says(io_sheet_build(&out, &s), ERR_RANGE, "too large");
@@ -487,7 +482,6 @@ int main(void)
         cmocka_unit_test(test_io_image__resize_properties),
         cmocka_unit_test(test_io_image__crop_flip_orient_cover),
         cmocka_unit_test(test_io_image__floats),
-        cmocka_unit_test(test_io_image__text),
         cmocka_unit_test(test_io_image__sheet),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
