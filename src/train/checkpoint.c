@@ -13,29 +13,21 @@
 static const char *const free_keys[] = {"threads:", "output:", "cache:",      "resume:",    "steps:",
                                         "every:",   "keep:",   "save_dtype:", "format:", "gradient_checkpointing:"};
 
-typedef struct {
-    const char *group;
-    float *data;
-} Array;
-
-static int arrays(const TrainState *s, Array out[4])
-{
-    Array a[4] = {{"param", s->param}, {"adam_m", s->m}, {"adam_v", s->v}, {"ema", s->ema}};
-    memcpy(out, a, sizeof a);
-    return s->ema ? 4 : 3;
-}
-
 /* Over the values in slot order: a checkpoint whose bytes were damaged is recognised. */
 static int digest(const TrainState *s, char hex[HASH_HEX_SIZE])
 {
-    Array a[4];
     uint8_t sum[HASH_SIZE];
     Hash *h;
-    int n = arrays(s, a);
     TRY(hash_create(&h));
     int rc = hash_update(h, &s->step, sizeof s->step);
-    for (int k = 0; rc >= 0 && k < n; k++)
-        rc = hash_update(h, a[k].data, (size_t)s->n * sizeof(float));
+    if (rc >= 0)
+        rc = hash_update(h, s->param, (size_t)s->n * sizeof(float));
+    for (int k = 0; rc >= 0 && k < s->narray; k++)
+        rc = hash_update(h, s->array[k].data, (size_t)s->array[k].n * dtype_size(s->array[k].dtype));
+    if (rc >= 0 && s->ema)
+        rc = hash_update(h, s->ema, (size_t)s->n * sizeof(float));
+    if (rc >= 0)
+        rc = hash_update(h, s->number, (size_t)s->nnumber * sizeof(double));
     if (rc >= 0)
         rc = hash_update(h, s->loss, (size_t)s->step * sizeof(float));
     if (rc >= 0)
@@ -46,21 +38,54 @@ static int digest(const TrainState *s, char hex[HASH_HEX_SIZE])
     return 0;
 }
 
-static int write_arrays(IoH5 *f, const TrainState *s)
+/* The arrays of a state slot by slot: reads them when `reading`. */
+static int pass_array(IoH5 *f, const TrainState *s, const TrainArray *a, int reading)
 {
-    Array a[4];
-    int n = arrays(s, a);
     char name[512];
-    for (int k = 0; k < n; k++)
-        for (int i = 0; i < s->count; i++) {
-            const TrainSlot *t = &s->slot[i];
-            snprintf(name, sizeof name, "%s/%s", a[k].group, t->name);
-            TRY(io_h5_write(f, name, DTYPE_F32, t->shape.ndim, t->shape.dim, a[k].data + t->offset, NULL));
-        }
-    return io_h5_write(f, "loss", DTYPE_F32, 1, &s->step, s->loss, NULL);
+    for (int i = 0; i < s->count; i++) {
+        Shape shape;
+        void *data = train_array_slot(a, i);
+        if (!train_array_shape(a->cover, &s->slot[i], &shape))
+            continue;
+        snprintf(name, sizeof name, "%s/%s", a->group, s->slot[i].name);
+        if (reading)
+            TRY(io_h5_read(f, name, a->dtype, data, shape_count(&shape)));
+        else
+            TRY(io_h5_write(f, name, a->dtype, shape.ndim, shape.dim, data, NULL));
+    }
+    return 0;
 }
 
-static int write_all(IoH5 *f, const TrainState *s, const TrainConf *c, const char *config, const TrainOrigin *o)
+static int pass_values(IoH5 *f, const TrainState *s, const char *group, float *data, int reading)
+{
+    char name[512];
+    for (int i = 0; i < s->count; i++) {
+        const TrainSlot *t = &s->slot[i];
+        snprintf(name, sizeof name, "%s/%s", group, t->name);
+        if (reading)
+            TRY(io_h5_read(f, name, DTYPE_F32, data + t->offset, t->count));
+        else
+            TRY(io_h5_write(f, name, DTYPE_F32, t->shape.ndim, t->shape.dim, data + t->offset, NULL));
+    }
+    return 0;
+}
+
+static int pass_all(IoH5 *f, TrainState *s, int reading)
+{
+    int64_t numbers = s->nnumber;
+    TRY(pass_values(f, s, "param", s->param, reading));
+    for (int k = 0; k < s->narray; k++)
+        TRY(pass_array(f, s, &s->array[k], reading));
+    if (s->ema)
+        TRY(pass_values(f, s, "ema", s->ema, reading));
+    if (numbers && reading)
+        TRY(io_h5_read(f, "numbers", DTYPE_F64, s->number, numbers));
+    else if (numbers)
+        TRY(io_h5_write(f, "numbers", DTYPE_F64, 1, &numbers, s->number, NULL));
+    return 0;
+}
+
+static int write_all(IoH5 *f, TrainState *s, const TrainConf *c, const char *config, const TrainOrigin *o)
 {
     char hex[HASH_HEX_SIZE];
     TRY(digest(s, hex));
@@ -75,7 +100,8 @@ static int write_all(IoH5 *f, const TrainState *s, const TrainConf *c, const cha
     TRY(io_h5_set_attr_i64(f, "/", "seed", (int64_t)c->seed));
     TRY(io_h5_set_attr_str(f, "/", "sha256", hex));
     TRY(io_h5_write_string(f, "config", config));
-    return write_arrays(f, s);
+    TRY(pass_all(f, s, 0));
+    return io_h5_write(f, "loss", DTYPE_F32, 1, &s->step, s->loss, NULL);
 }
 
 static int checkpoint_dir(char **dir, const TrainConf *c)
@@ -112,7 +138,7 @@ static void prune(const char *dir, int64_t step, int keep)
     io_names_deinit(&names);
 }
 
-int train_checkpoint_save(const TrainState *s, const TrainConf *c, const char *config, const TrainOrigin *origin)
+int train_checkpoint_save(TrainState *s, const TrainConf *c, const char *config, const TrainOrigin *origin)
 {
     char *dir = NULL, *path = NULL;
     IoH5 *f = NULL;
@@ -132,20 +158,6 @@ done:
     return rc;
 }
 
-static int read_arrays(IoH5 *f, TrainState *s)
-{
-    Array a[4];
-    int n = arrays(s, a);
-    char name[512];
-    for (int k = 0; k < n; k++)
-        for (int i = 0; i < s->count; i++) {
-            const TrainSlot *t = &s->slot[i];
-            snprintf(name, sizeof name, "%s/%s", a[k].group, t->name);
-            TRY(io_h5_read(f, name, DTYPE_F32, a[k].data + t->offset, t->count));
-        }
-    return 0;
-}
-
 static int next_line(const char **p, const char **line, size_t *n)
 {
     if (!**p)
@@ -159,7 +171,7 @@ static int next_line(const char **p, const char **line, size_t *n)
 
 static int is_free(const TrainConf *c, const char *line, size_t n)
 {
-    if (c->optimizer.schedule != TRAIN_SCHEDULE_CONSTANT && n >= 6 && !strncmp(line, "steps:", 6))
+    if (train_optim_needs_steps(&c->optimizer) && n >= 6 && !strncmp(line, "steps:", 6))
         return 0; /* the learning rate depends on it */
     while (n && *line == ' ')
         line++, n--;
@@ -169,17 +181,37 @@ static int is_free(const TrainConf *c, const char *line, size_t n)
     return 0;
 }
 
-/* Both texts are dumps of the same table, so lines correspond. */
-static int compare_config(const TrainConf *c, const char *old, const char *now, const char *path)
+/* The old text as this program would write it: keys that are new since then have their defaults. */
+static int renew_config(StrBuf *out, const char *text, const char *path)
 {
-    const char *a, *b;
+    TrainConf old;
+    int rc = config_init(&train_conf_table, &old);
+    if (rc >= 0)
+        rc = config_load_text(&train_conf_table, &old, text, strlen(text), path);
+    if (rc >= 0)
+        rc = train_conf_check(&old, path);
+    if (rc >= 0)
+        rc = config_dump(&train_conf_table, &old, out);
+    train_conf_deinit(&old);
+    return rc;
+}
+
+/* Both texts are dumps of the same table, so lines correspond up to the first list of another length. */
+static int compare_config(const TrainConf *c, const char *text, const char *now, const char *path)
+{
+    const char *a, *b, *old;
     size_t na, nb;
-    while (next_line(&old, &a, &na) & next_line(&now, &b, &nb))
+    StrBuf renewed;
+    str_init(&renewed);
+    int rc = renew_config(&renewed, text, path);
+    old = rc < 0 ? "" : renewed.data;
+    while (rc >= 0 && next_line(&old, &a, &na) & next_line(&now, &b, &nb))
         if ((na != nb || memcmp(a, b, na)) && !(is_free(c, a, na) && is_free(c, b, nb)))
-            return err_set(ERR_RANGE,
-                           "%s was made with '%.*s' but the config says '%.*s'; use another output folder or resume=false",
-                           path, (int)na, a, (int)nb, b);
-    return 0;
+            rc = err_set(ERR_RANGE,
+                         "%s was made with '%.*s' but the config says '%.*s'; use another output folder or resume=false", path,
+                         (int)na, a, (int)nb, b);
+    str_deinit(&renewed);
+    return rc;
 }
 
 static int compare_hash(IoH5 *f, const char *key, const char *now, const char *what, const char *path)
@@ -213,7 +245,7 @@ static int read_one(TrainState *s, const TrainConf *c, const TrainOrigin *o, con
     TRY_GOTO(io_h5_attr_i64(f, "/", "step", &step));
     TRY_GOTO(io_h5_attr_i64(f, "/", "skipped", &s->skipped));
     TRY_GOTO(io_h5_attr_str(f, "/", "sha256", &sum));
-    TRY_GOTO(read_arrays(f, s));
+    TRY_GOTO(pass_all(f, s, 1));
     s->step = step > 0 && step < ((int64_t)1 << 40) ? step - 1 : 0;
     TRY_GOTO(train_state_push_loss(s, 0));
     TRY_GOTO(io_h5_read(f, "loss", DTYPE_F32, s->loss, step));

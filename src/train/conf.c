@@ -1,13 +1,9 @@
 #include "train/conf.h"
 
-#include <math.h>
-#include <string.h>
-
 static const char *const task_names[] = {"lora", "full", "vae", "clip", NULL};
 static const char *const dtype_names[] = {"f32", "bf16", NULL};
 static const char *const save_names[] = {"f32", "f16", "bf16", NULL};
 static const char *const crop_names[] = {"center", "random", NULL};
-static const char *const schedule_names[] = {"constant", "linear", "cosine", NULL};
 static const char *const format_names[] = {"kohya", "peft", NULL};
 
 static const ConfField dataset_fields[] = {
@@ -25,19 +21,6 @@ static const ConfField lora_fields[] = {
     CONF_ENUM(TrainLoraConf, format, "kohya", format_names, "naming of the saved .safetensors"),
 };
 static const ConfTable lora_table = CONF_TABLE(TrainLoraConf, lora_fields);
-
-static const ConfField optim_fields[] = {
-    CONF_F32(TrainOptimConf, lr, "1e-4", 0, 10, "peak learning rate of AdamW"),
-    CONF_F32(TrainOptimConf, beta1, "0.9", 0, 0.9999, "decay of the first moment"),
-    CONF_F32(TrainOptimConf, beta2, "0.999", 0, 0.99999, "decay of the second moment"),
-    CONF_F32(TrainOptimConf, eps, "1e-8", 0, 1, "added to the root of the second moment"),
-    CONF_F32(TrainOptimConf, weight_decay, "0.01", 0, 1, "decoupled weight decay"),
-    CONF_ENUM(TrainOptimConf, schedule, "constant", schedule_names, "learning rate after the warm-up"),
-    CONF_I32(TrainOptimConf, warmup, "0", 0, 1000000, "steps of linear warm-up"),
-    CONF_F32(TrainOptimConf, clip, "1.0", 0, 1e6, "largest gradient norm; 0 switches clipping off"),
-    CONF_F32(TrainOptimConf, ema, "0", 0, 0.99999, "decay of the running average of weights that is saved; 0 saves the weights"),
-};
-static const ConfTable optim_table = CONF_TABLE(TrainOptimConf, optim_fields);
 
 static const ConfField loss_fields[] = {
     CONF_F32(TrainLossConf, min_snr, "0", 0, 1000, "gamma of min-SNR weighting; 0 off"),
@@ -71,7 +54,7 @@ static const ConfField train_fields[] = {
     CONF_F32(TrainConf, caption_dropout, "0.1", 0, 1, "share of captions replaced by the empty one"),
     CONF_STRUCT(TrainConf, lora, &lora_table, "low-rank adapter"),
     CONF_STRS(TrainConf, train, "['*']", 1, 100, "full: patterns of the UNet's parameters that are trained"),
-    CONF_STRUCT(TrainConf, optimizer, &optim_table, "AdamW and its learning rate"),
+    CONF_STRUCT(TrainConf, optimizer, &train_optim_table, "the optimizer and its learning rate"),
     CONF_STRUCT(TrainConf, loss, &loss_table, "weighting of the loss"),
     CONF_BOOL(TrainConf, gradient_checkpointing, "false", "recompute activations in the backward pass to save memory"),
     CONF_STRUCT(TrainConf, checkpoint, &checkpoint_table, "saving the state of the run"),
@@ -81,7 +64,7 @@ static const ConfField train_fields[] = {
 };
 const ConfTable train_conf_table = CONF_TABLE(TrainConf, train_fields);
 
-static int check(TrainConf *c, const char *path)
+int train_conf_check(TrainConf *c, const char *path)
 {
     if (c->micro_batch == 0) {
         c->micro_batch = c->batch < 8 ? c->batch : 8;
@@ -100,13 +83,13 @@ static int check(TrainConf *c, const char *path)
         return err_set(ERR_RANGE, "%s: init_random: a LoRA needs a trained model", path);
     if (c->background.count != 3)
         return err_set(ERR_RANGE, "%s: background: expected three numbers in 0..255", path);
-    return 0;
+    return train_optim_check(&c->optimizer, c->steps, path);
 }
 
 int train_conf_read(TrainConf *c, const char *path, const char *const *overrides, int count)
 {
     TRY(config_read(&train_conf_table, c, path, overrides, count));
-    return check(c, path);
+    return train_conf_check(c, path ? path : "command line");
 }
 
 void train_conf_deinit(TrainConf *c)
@@ -117,18 +100,4 @@ void train_conf_deinit(TrainConf *c)
 Dtype train_conf_dtype(const TrainConf *c)
 {
     return c->dtype ? DTYPE_BF16 : DTYPE_F32;
-}
-
-float train_conf_lr(const TrainConf *c, int64_t step)
-{
-    const TrainOptimConf *o = &c->optimizer;
-    double lr = (double)o->lr, s = (double)step, w = (double)o->warmup, n = (double)c->steps;
-    if (step < o->warmup)
-        return (float)(lr * s / w);
-    double t = n > w ? (s - w) / (n - w) : 1.0;
-    if (o->schedule == TRAIN_SCHEDULE_LINEAR)
-        return (float)(lr * (t < 1 ? 1 - t : 0));
-    if (o->schedule == TRAIN_SCHEDULE_COSINE)
-        return (float)(lr * 0.5 * (1 + cos(3.14159265358979323846 * t)));
-    return (float)lr;
 }

@@ -6,7 +6,12 @@
 #include "ops/op.h"
 
 typedef enum { TRAIN_LORA, TRAIN_FULL, TRAIN_VAE, TRAIN_CLIP } TrainTaskKind;
-typedef enum { TRAIN_SCHEDULE_CONSTANT, TRAIN_SCHEDULE_LINEAR, TRAIN_SCHEDULE_COSINE } TrainScheduleKind;
+typedef enum { TRAIN_ADAMW, TRAIN_ADAMW8, TRAIN_LION, TRAIN_ADAFACTOR, TRAIN_PRODIGY, TRAIN_SCHEDULEFREE } TrainOptimKind;
+typedef enum {
+    TRAIN_SCHEDULE_CONSTANT, TRAIN_SCHEDULE_LINEAR, TRAIN_SCHEDULE_COSINE, TRAIN_SCHEDULE_RESTARTS,
+    TRAIN_SCHEDULE_POLYNOMIAL, TRAIN_SCHEDULE_INVERSE_SQRT, TRAIN_SCHEDULE_WSD, TRAIN_SCHEDULE_REX
+} TrainScheduleKind;
+typedef enum { TRAIN_DECAY_COSINE, TRAIN_DECAY_LINEAR, TRAIN_DECAY_SQRT } TrainDecayShape;
 typedef enum { TRAIN_CROP_CENTER, TRAIN_CROP_RANDOM } TrainCrop;
 typedef enum { TRAIN_LORA_KOHYA, TRAIN_LORA_PEFT } TrainLoraFormat;
 
@@ -23,12 +28,44 @@ typedef struct {
     int format;       /* TrainLoraFormat */
 } TrainLoraConf;
 
+/* Parameters whose names match a pattern. */
 typedef struct {
-    float lr, beta1, beta2, eps, weight_decay;
+    ConfStrs match;
+    float lr;           /* -1: lr_scale * optimizer.lr */
+    float lr_scale;
+    float weight_decay; /* -1: the optimizer's */
+} TrainGroupConf;
+
+typedef struct {
+    int relative_step, scale_parameter, warmup_init;
+    float clip_threshold, decay_rate;
+} TrainAdafactorConf;
+
+typedef struct {
+    double d0, d_coef, growth_rate;
+    int bias_correction, safeguard_warmup;
+} TrainProdigyConf;
+
+typedef struct {
+    double r, weight_lr_power;
+} TrainScheduleFreeConf;
+
+typedef struct {
+    int name;         /* TrainOptimKind */
+    float lr, text_encoder_lr, lora_plus, beta1, beta2, eps, weight_decay;
     int schedule;     /* TrainScheduleKind */
-    int32_t warmup;
+    int32_t warmup, cycles;
+    float power;
+    int32_t timescale, decay;
+    int decay_shape;  /* TrainDecayShape */
+    float min_lr;     /* fraction of lr */
     float clip;       /* gradient norm; 0 off */
     float ema;        /* decay of the running average of the weights that is saved; 0 off */
+    int32_t max_skips;
+    ConfList groups;  /* TrainGroupConf */
+    TrainAdafactorConf adafactor;
+    TrainProdigyConf prodigy;
+    TrainScheduleFreeConf schedulefree;
 } TrainOptimConf;
 
 typedef struct {
@@ -70,10 +107,24 @@ extern const ConfTable train_conf_table;
 
 /* Reads, overrides and checks across keys (batch a multiple of micro_batch, ...). Call train_conf_deinit in every case. */
 int train_conf_read(TrainConf *c, const char *path, const char *const *overrides, int count);
+/* The last part of it: fills in what depends on other keys. path: for messages. */
+int train_conf_check(TrainConf *c, const char *path);
 void train_conf_deinit(TrainConf *c);
 Dtype train_conf_dtype(const TrainConf *c);
-/* Learning rate of step `step` (0-based): warm-up rises linearly from lr/(warmup+1)... as transformers' get_scheduler:
- * lr * step/warmup below warmup, then constant, linear to 0, or half a cosine to 0 at `steps`. */
+/* Learning rate of step `step` (0-based). Warm-up as transformers' get_scheduler: lr * step/warmup below warmup, where schedulefree takes
+ * (step+1)/warmup. Then constant; linear, cosine, polynomial, REX (arXiv:2107.04197: (1-z)/(1/2 + (1-z)/2)) from lr to min_lr * lr at
+ * `steps`; cosine with hard restarts; inverse square root; wsd: constant, the fall in the last `decay` steps (names and formulas of
+ * transformers). adafactor with relative_step: its rate before scaling by the parameters. */
 float train_conf_lr(const TrainConf *c, int64_t step);
+/* The same for parameters with the peak rate lr. */
+float train_conf_lr_of(const TrainConf *c, double lr, int64_t step);
+/* Whether the learning rate of a step depends on the number of steps. */
+int train_optim_needs_steps(const TrainOptimConf *o);
+const char *train_schedule_name(int kind);
+
+/* ---- inside conf*.c ---- */
+extern const ConfTable train_optim_table;
+/* Fills in what depends on the optimizer and refuses what does not fit together. */
+int train_optim_check(TrainOptimConf *o, int32_t steps, const char *path);
 
 #endif

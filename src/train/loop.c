@@ -155,7 +155,7 @@ static int finish(Loop *l)
 {
     int rc = 0;
     if (l->comm->rank == 0) {
-        rc = l->task.save(&l->task, &l->state, l->state.ema ? l->state.ema : l->state.param);
+        rc = l->task.save(&l->task, &l->state, train_optimizer_values(&l->state, l->c, l->step.grad));
         if (rc >= 0)
             rc = write_losses(l);
     }

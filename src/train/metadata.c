@@ -50,15 +50,15 @@ static int dataset_json(const TrainConf *c, StrBuf *b)
 
 static int add_training(TrainMeta *m, const TrainConf *c, const TrainDataset *d, const TrainState *s)
 {
-    static const char *const schedules[] = {"constant", "linear", "cosine"};
+    static const char *const optimizers[] = {"AdamW", "AdamW8bit", "Lion", "Adafactor", "Prodigy", "AdamWScheduleFree"};
     const TrainOptimConf *o = &c->optimizer;
     int64_t per_epoch = (train_dataset_epoch(d) + c->batch - 1) / c->batch;
     TRY(add(m, "ss_learning_rate", "%g", (double)o->lr));
     TRY(add(m, "ss_unet_lr", "%g", (double)o->lr));
-    TRY(add(m, "ss_lr_scheduler", o->warmup && !o->schedule ? "constant_with_warmup" : "%s", schedules[o->schedule]));
+    TRY(add(m, "ss_lr_scheduler", o->warmup && !o->schedule ? "constant_with_warmup" : "%s", train_schedule_name(o->schedule)));
     TRY(add(m, "ss_lr_warmup_steps", "%d", o->warmup));
-    TRY(add(m, "ss_optimizer", "atelier.AdamW(weight_decay=%g,betas=(%g, %g),eps=%g)", (double)o->weight_decay, (double)o->beta1,
-            (double)o->beta2, (double)o->eps));
+    TRY(add(m, "ss_optimizer", "atelier.%s(weight_decay=%g,betas=(%g, %g),eps=%g)", optimizers[o->name], (double)o->weight_decay,
+            (double)o->beta1, (double)o->beta2, (double)o->eps));
     TRY(add(m, "ss_max_grad_norm", "%g", (double)o->clip));
     TRY(add(m, "ss_num_train_images", "%lld", (long long)train_dataset_epoch(d)));
     TRY(add(m, "ss_num_batches_per_epoch", "%lld", (long long)per_epoch));

@@ -3,7 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ops/optim.h"
+
 enum { SLOT_ALIGN = 16 }; /* floats */
+
+static int64_t padded(int64_t n)
+{
+    return (n + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
+}
 
 int train_state_add(TrainState *s, const char *name, Shape shape)
 {
@@ -16,14 +23,70 @@ int train_state_add(TrainState *s, const char *name, Shape shape)
     if (!t->name)
         return err_set(ERR_NOMEM, "training state: out of memory");
     s->count++;
-    s->n += (t->count + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
+    s->n += padded(t->count);
     return 0;
 }
 
-static float *zeros(int64_t n)
+static Shape without(const Shape *s, int dim)
 {
-    size_t bytes = (size_t)n * sizeof(float);
-    float *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    Shape r = {s->ndim - 1, {1, 1, 1, 1}};
+    for (int i = 0, k = 0; i < s->ndim; i++)
+        if (i != dim)
+            r.dim[k++] = s->dim[i];
+    return r;
+}
+
+int train_array_shape(TrainCover cover, const TrainSlot *t, Shape *out)
+{
+    int ndim = t->shape.ndim, large = t->count >= TRAIN_LARGE;
+    *out = t->shape;
+    switch (cover) {
+    case TRAIN_OF_ALL:
+        return 1;
+    case TRAIN_OF_SMALL:
+        return !large;
+    case TRAIN_OF_LARGE:
+        return large;
+    case TRAIN_OF_BLOCKS:
+        *out = SHAPE(optim_blocks(t->count));
+        return large;
+    case TRAIN_OF_ROWS:
+        if (ndim >= 2)
+            *out = without(&t->shape, ndim - 1);
+        return ndim >= 2;
+    case TRAIN_OF_COLS:
+        if (ndim >= 2)
+            *out = without(&t->shape, ndim - 2);
+        return ndim >= 2;
+    default:
+        return ndim < 2;
+    }
+}
+
+int train_state_array(TrainState *s, const char *group, Dtype dtype, TrainCover cover)
+{
+    TrainArray *a = &s->array[s->narray++];
+    *a = (TrainArray){group, dtype, cover, NULL, 0, malloc((size_t)(s->count + 1) * sizeof(int64_t))};
+    if (!a->at)
+        return err_set(ERR_NOMEM, "training state: out of memory");
+    for (int i = 0; i < s->count; i++) {
+        Shape shape;
+        int there = train_array_shape(cover, &s->slot[i], &shape);
+        a->at[i] = there ? a->n : -1;
+        a->n += there ? padded(shape_count(&shape)) : 0;
+    }
+    return 0;
+}
+
+void *train_array_slot(const TrainArray *a, int slot)
+{
+    return a->at[slot] < 0 ? NULL : (char *)a->data + a->at[slot] * (int64_t)dtype_size(a->dtype);
+}
+
+static void *zeros(int64_t n, size_t size)
+{
+    size_t bytes = ((size_t)n * size + 63) / 64 * 64 + 64;
+    void *p = aligned_alloc(64, bytes);
     if (p)
         memset(p, 0, bytes);
     return p;
@@ -31,13 +94,15 @@ static float *zeros(int64_t n)
 
 int train_state_alloc(TrainState *s, int ema)
 {
-    s->param = zeros(s->n);
-    s->m = zeros(s->n);
-    s->v = zeros(s->n);
-    s->ema = ema ? zeros(s->n) : NULL;
-    if (!s->param || !s->m || !s->v || (ema && !s->ema))
-        return err_set(ERR_NOMEM, "training state: out of memory for %lld values", (long long)s->n);
-    return 0;
+    s->param = zeros(s->n, sizeof(float));
+    s->ema = ema ? zeros(s->n, sizeof(float)) : NULL;
+    int ok = s->param && (!ema || s->ema);
+    for (int i = 0; i < s->narray; i++) {
+        TrainArray *a = &s->array[i];
+        a->data = zeros(a->n, dtype_size(a->dtype));
+        ok = ok && a->data;
+    }
+    return ok ? 0 : err_set(ERR_NOMEM, "training state: out of memory for %lld values", (long long)s->n);
 }
 
 void train_state_deinit(TrainState *s)
@@ -46,8 +111,10 @@ void train_state_deinit(TrainState *s)
         free(s->slot[i].name);
     free(s->slot);
     free(s->param);
-    free(s->m);
-    free(s->v);
+    for (int i = 0; i < s->narray; i++) {
+        free(s->array[i].data);
+        free(s->array[i].at);
+    }
     free(s->ema);
     free(s->loss);
     memset(s, 0, sizeof *s);

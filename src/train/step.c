@@ -8,14 +8,13 @@
 #include "comm/exact.h"
 #include "ops/optim.h"
 
-enum { SKIPS_MAX = 10 };
-
 static int collect_slots(TrainTask *t, TrainState *s)
 {
     for (int i = 0; i < t->nwrt; i++) {
         const GraphTensor *w = graph_tensor(t->g, t->wrt[i]);
         TRY(train_state_add(s, w->name, w->meta.shape));
     }
+    TRY(train_optimizer_declare(t->conf, s));
     TRY(train_state_alloc(s, t->conf->optimizer.ema > 0));
     for (int i = 0; i < s->count; i++) {
         const NnParam *p = nn_params_find(t->params, s->slot[i].name);
@@ -33,6 +32,7 @@ int train_step_init(TrainStep *p, TrainTask *task, TrainState *state)
     *p = (TrainStep){.task = task, .state = state};
     TRY(exec_create(&task->ex, task->plan));
     TRY(collect_slots(task, state));
+    TRY(train_optimizer_init(&p->optimizer, task->conf, state));
     p->sum = malloc((size_t)(state->n + 1) * sizeof *p->sum);
     p->grad = malloc((size_t)state->n * sizeof *p->grad);
     p->loss = malloc((size_t)task->conf->micro_batch * sizeof *p->loss);
@@ -43,6 +43,7 @@ int train_step_init(TrainStep *p, TrainTask *task, TrainState *state)
 
 void train_step_deinit(TrainStep *p)
 {
+    train_optimizer_deinit(&p->optimizer);
     free(p->sum);
     free(p->grad);
     free(p->loss);
@@ -91,14 +92,7 @@ static void apply(TrainStep *p)
     TrainState *s = p->state;
     exact_to_float(p->grad, p->sum, s->n, 1.0);
     p->norm = sqrt(cpu_optim_sumsq(p->grad, s->n));
-    OptimAdamw a = {.lr = train_conf_lr(c, s->step),
-                    .beta1 = o->beta1,
-                    .beta2 = o->beta2,
-                    .eps = o->eps,
-                    .weight_decay = o->weight_decay,
-                    .step = s->step + 1 - s->skipped,
-                    .grad_scale = clip_factor(p->norm, (double)o->clip)};
-    cpu_optim_adamw(s->param, s->m, s->v, p->grad, s->n, &a);
+    train_optimizer_step(&p->optimizer, s, p->grad, clip_factor(p->norm, (double)o->clip));
     if (!s->ema)
         return;
     double warm = (1.0 + (double)s->step) / (10.0 + (double)s->step);
@@ -126,8 +120,8 @@ int train_step_run(TrainStep *p)
         s->skipped++;
         if (t->comm->rank == 0)
             log_warn("step %lld skipped: %s", (long long)s->step + 1, err_message());
-        if (++p->skips >= SKIPS_MAX)
-            return err_context(rc, "%d steps in a row have no finite gradient; lower optimizer.lr", SKIPS_MAX);
+        if (++p->skips >= c->optimizer.max_skips)
+            return err_context(rc, "%d steps in a row have no finite gradient; lower optimizer.lr", p->skips);
     } else {
         p->skips = 0;
         exact_to_float(&loss, p->sum + s->n, 1, 1.0);

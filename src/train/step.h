@@ -1,4 +1,5 @@
-/* One step of the optimizer: forward and backward over this rank's micro-batches, exact sum over all, clipping, AdamW.
+/* One step of the optimizer: forward and backward over this rank's micro-batches, exact sum over all, clipping, the
+ * optimizer.
  *
  * Step s trains on global positions s*batch .. s*batch + batch - 1, cut into batch/micro_batch micro-batches; rank r computes
  * those whose number modulo the ranks is r. Gradients and losses are added as integers (comm/exact.h), so neither ranks nor
@@ -6,12 +7,14 @@
 #ifndef TRAIN_STEP_H
 #define TRAIN_STEP_H
 
+#include "train/optimizer.h"
 #include "train/state.h"
 #include "train/task.h"
 
 typedef struct {
     TrainTask *task;   /* borrowed, as is the state */
     TrainState *state;
+    TrainOptimizer optimizer;
     int64_t *sum;      /* [n + 1]: gradients, then the loss */
     float *grad;       /* [n]: of the last step, before clipping */
     float *loss;       /* [micro_batch] */
@@ -25,7 +28,8 @@ int train_step_init(TrainStep *p, TrainTask *task, TrainState *state);
 void train_step_deinit(TrainStep *p);
 /* Takes the state's values into the model: before the first step, and after they were changed from outside (resume). */
 int train_step_sync(TrainStep *p);
-/* Collective. Appends the step's loss to the state (NaN for a skipped step). ERR_NUMERIC after 10 skipped steps in a row. */
+/* Collective. Appends the step's loss to the state (NaN for a skipped step). ERR_NUMERIC after
+ * optimizer.max_skips skipped steps in a row. */
 int train_step_run(TrainStep *p);
 
 #endif

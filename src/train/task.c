@@ -6,6 +6,7 @@
 
 #include "base/rng.h"
 #include "io/file.h"
+#include "train/optimizer.h"
 
 int train_task_open(TrainTask *t, int plan_only)
 {
@@ -71,12 +72,13 @@ int train_task_differentiate(TrainTask *t, NnCtx *nn, OpRef loss)
 
 void train_task_bytes(const TrainTask *t, double *arena, double *params, double *state)
 {
-    double n = 0;
-    for (int i = 0; i < t->nwrt; i++)
-        n += (double)shape_count(&graph_meta(t->g, t->wrt[i])->shape);
     *arena = (double)plan_arena_bytes(t->plan);
     *params = (double)plan_param_bytes(t->plan);
-    *state = n * (3 * 4 + 8 + 4 + (t->conf->optimizer.ema > 0 ? 4 : 0)); /* values and moments, sum, gradient, average */
+    *state = 0;
+    for (int i = 0; i < t->nwrt; i++) {
+        const Shape *shape = &graph_meta(t->g, t->wrt[i])->shape;
+        *state += train_optimizer_bytes(t->conf, shape) + (double)shape_count(shape) * (8 + 4); /* sum, gradient */
+    }
 }
 
 /* Mapped weights are not counted: the system may drop and read them again. */

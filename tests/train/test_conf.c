@@ -1,3 +1,4 @@
+#include "models/fixture.h"
 #include "train/unit.h"
 
 /* Factors computed with transformers.optimization's get_constant_schedule_with_warmup, get_linear_schedule_with_warmup and
@@ -30,6 +31,43 @@ static void test_train_conf__schedules(void **state)
     check("constant", constant);
     check("linear", linear);
     check("cosine", cosine);
+}
+
+/* Against transformers.optimization over 40 steps, 5 of them warm-up (tests/peers/make_optim.py). */
+static void golden(IoSafetensors *f, const char *name, const char *const *extra)
+{
+    char key[64];
+    const char *o[8] = {"optimizer.warmup=5", "steps=40", "optimizer.lr=1"};
+    TrainConf c;
+    for (int i = 0; extra[i]; i++)
+        o[3 + i] = extra[i];
+    conf_make(&c, o);
+    snprintf(key, sizeof key, "schedule.%s", name);
+    Ref r = ref_get(f, key, 0);
+    for (int s = strcmp(name, "wsd") ? 0 : 5; s < 40; s++) /* transformers begins wsd's warm-up at min_lr, we at 0 */
+        if (!(fabs((double)train_conf_lr(&c, s) - (double)r.v[s]) <= 2e-7))
+            fail_msg("%s step %d: %.9g, expected %.9g", name, s, (double)train_conf_lr(&c, s), (double)r.v[s]);
+    free(r.v);
+    train_conf_deinit(&c);
+}
+
+static void test_train_conf__schedules_golden(void **state)
+{
+    (void)state;
+    IoSafetensors *f;
+    OK(io_safetensors_open(&f, "tests/vectors/optim/optim.safetensors"));
+    golden(f, "constant", (const char *[]){NULL});
+    golden(f, "linear", (const char *[]){"optimizer.schedule=linear", NULL});
+    golden(f, "cosine", (const char *[]){"optimizer.schedule=cosine", NULL});
+    golden(f, "cosine_min", (const char *[]){"optimizer.schedule=cosine", "optimizer.min_lr=0.1", NULL});
+    golden(f, "cosine_restarts", (const char *[]){"optimizer.schedule=cosine_restarts", "optimizer.cycles=3", NULL});
+    golden(f, "polynomial", (const char *[]){"optimizer.schedule=polynomial", "optimizer.power=2", "optimizer.min_lr=0.1", NULL});
+    golden(f, "inverse_sqrt", (const char *[]){"optimizer.schedule=inverse_sqrt", NULL});
+    golden(f, "wsd", (const char *[]){"optimizer.schedule=wsd", "optimizer.decay=10", "optimizer.min_lr=0.05", NULL});
+    golden(f, "wsd_linear", (const char *[]){"optimizer.schedule=wsd", "optimizer.decay=10", "optimizer.decay_shape=linear", NULL});
+    golden(f, "wsd_sqrt", (const char *[]){"optimizer.schedule=wsd", "optimizer.decay=10", "optimizer.decay_shape=sqrt", NULL});
+    golden(f, "rex", (const char *[]){"optimizer.schedule=rex", NULL});
+    io_safetensors_close(f);
 }
 
 static void test_train_conf__no_warmup(void **state)
@@ -102,7 +140,8 @@ static void test_train_conf__bounds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_train_conf__schedules),           cmocka_unit_test(test_train_conf__no_warmup),
+        cmocka_unit_test(test_train_conf__schedules),           cmocka_unit_test(test_train_conf__schedules_golden),
+        cmocka_unit_test(test_train_conf__no_warmup),
         cmocka_unit_test(test_train_conf__only_warmup),         cmocka_unit_test(test_train_conf__micro_batch_default),
         cmocka_unit_test(test_train_conf__bounds),
     };

@@ -19,12 +19,14 @@ static void state_make(TrainState *s, int ema, int filled)
     OK(train_state_add(s, "lora.0.unet.a.lora_A.weight", SHAPE(4, 5)));
     OK(train_state_add(s, "unet.conv.weight", SHAPE(2, 3, 3, 3)));
     OK(train_state_add(s, "unet.conv.bias", SHAPE(2)));
+    OK(train_state_array(s, "adam_m", DTYPE_F32, TRAIN_OF_ALL));
+    OK(train_state_array(s, "adam_v", DTYPE_F32, TRAIN_OF_ALL));
     OK(train_state_alloc(s, ema));
     for (int i = 0; filled && i < s->count; i++) {
         const TrainSlot *t = &s->slot[i];
         fill(s->param + t->offset, t->count, 1);
-        fill(s->m + t->offset, t->count, 100);
-        fill(s->v + t->offset, t->count, 200);
+        fill(train_array_slot(&s->array[0], i), t->count, 100);
+        fill(train_array_slot(&s->array[1], i), t->count, 200);
         if (ema)
             fill(s->ema + t->offset, t->count, 300);
     }
@@ -41,7 +43,7 @@ static void conf_for(TrainConf *c, const char *folder, const char *extra)
     conf_make(c, o);
 }
 
-static void save(const TrainState *s, const TrainConf *c)
+static void save(TrainState *s, const TrainConf *c)
 {
     StrBuf b;
     str_init(&b);
@@ -56,8 +58,8 @@ static void same(const TrainState *a, const TrainState *b)
     assert_int_equal(a->step, b->step);
     assert_int_equal(a->skipped, b->skipped);
     assert_memory_equal(a->param, b->param, bytes);
-    assert_memory_equal(a->m, b->m, bytes);
-    assert_memory_equal(a->v, b->v, bytes);
+    assert_memory_equal(a->array[0].data, b->array[0].data, bytes);
+    assert_memory_equal(a->array[1].data, b->array[1].data, bytes);
     if (a->ema)
         assert_memory_equal(a->ema, b->ema, bytes);
     assert_memory_equal(a->loss, b->loss, (size_t)a->step * sizeof(float));

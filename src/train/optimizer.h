@@ -1,0 +1,34 @@
+/* The optimizer of a run: which arrays it keeps in the state, the rates of each slot, one step. Runs alike on every rank. */
+#ifndef TRAIN_OPTIMIZER_H
+#define TRAIN_OPTIMIZER_H
+
+#include "train/state.h"
+
+/* Neighbouring slots with the same rates. */
+typedef struct {
+    int first, count;    /* slots */
+    double lr;           /* peak */
+    float weight_decay;
+} TrainRun;
+
+typedef struct {
+    const TrainConf *c;  /* borrowed */
+    TrainRun *run;
+    int nrun;
+    float *scratch;      /* adafactor: [largest slot] */
+} TrainOptimizer;
+
+/* Bytes of the optimizer's arrays for a tensor, with its values and the running average. */
+double train_optimizer_bytes(const TrainConf *c, const Shape *shape);
+/* Declares the arrays (between train_state_add and train_state_alloc). */
+int train_optimizer_declare(const TrainConf *c, TrainState *s);
+/* After the state has its values: initial values of the arrays, rates by group. ERR_NOTFOUND names a pattern of optimizer.groups that
+ * matches nothing; ERR_RANGE. Call train_optimizer_deinit in every case. */
+int train_optimizer_init(TrainOptimizer *o, const TrainConf *c, TrainState *s);
+void train_optimizer_deinit(TrainOptimizer *o);
+/* The step number s->step + 1 (skipped ones do not count): changes param and the arrays, not ema. */
+void train_optimizer_step(TrainOptimizer *o, TrainState *s, const float *grad, float grad_scale);
+/* The values that stand for the run: the running average, schedulefree's average (computed into buffer[n]) or the weights. Borrowed. */
+const float *train_optimizer_values(const TrainState *s, const TrainConf *c, float *buffer);
+
+#endif
