@@ -304,6 +304,7 @@ int sweep_item_setup(const SweepItem *it, const SweepConf *c, const Render *r, R
     s->clip_skip = it->clip_skip;
     s->guided = it->guidance > 1;
     s->seed_compat = (RenderSeed)c->seed_compat;
+    s->rules = render_seed_rules(s->seed_compat);
     s->source = it->source[0] != 0;
     s->mask = it->mask[0] != 0;
     s->strength = it->strength;

@@ -17,6 +17,11 @@ const char *const RENDER_UPSCALE_NAMES[RENDER_UPSCALE_COUNT + 1] = {"off", "late
 const char *const RENDER_FILL_NAMES[RENDER_FILL_COUNT + 1] = {"original", "noise", "zero", NULL};
 const char *const RENDER_ENCODE_NAMES[RENDER_ENCODE_COUNT + 1] = {"sample", "mean", NULL};
 
+PromptRules render_seed_rules(RenderSeed s)
+{
+    return s == RENDER_SEED_DIFFUSERS_CPU ? PROMPT_DIFFUSERS : s == RENDER_SEED_A1111_GPU ? PROMPT_A1111 : PROMPT_ATELIER;
+}
+
 static int check_model(const Render *r, const char *model)
 {
     const UnetConfig *u = pipeline_unet(r->pipe);
@@ -47,6 +52,9 @@ int render_open_shared(Render **out, const RenderConf *conf, RenderPool *pool, B
     TRY_GOTO(sampler_conf_from_json(&r->sampler, pipeline_scheduler_path(r->pipe)));
     r->sampler.steps = 20;
     TRY_GOTO(clip_bpe_open(&r->tok, pipeline_tokenizer_dir(r->pipe)));
+    inversion_set_init(&r->words, pipeline_text(r->pipe)->hidden);
+    for (int i = 0; i < conf->nembeddings; i++)
+        TRY_GOTO(inversion_set_add(&r->words, conf->embeddings[i], NULL));
     r->be = be;
     if (!be) {
         TRY_GOTO(cpu_backend_create(&r->be, conf->threads, CPU_ISA_AVX512));
@@ -146,6 +154,8 @@ int render_setup_check(const Render *r, const RenderSetup *s)
         return err_set(ERR_RANGE, "size %dx%d: both sides must be multiples of %d up to 16384 for this model", s->width, s->height, f);
     if (s->clip_skip < 1 || s->clip_skip > layers)
         return err_set(ERR_RANGE, "clip_skip %d: expected 1..%d for this model", s->clip_skip, layers);
+    if ((int)s->rules < 0 || s->rules >= PROMPT_RULES)
+        return err_set(ERR_RANGE, "prompt rules %d: expected 0..%d", (int)s->rules, PROMPT_RULES - 1);
     if (s->nlora < 0 || s->nlora > RENDER_MAX_LORA)
         return err_set(ERR_RANGE, "%d LoRAs at once: at most %d", s->nlora, RENDER_MAX_LORA);
     for (int i = 0; i < s->nlora; i++)

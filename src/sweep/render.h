@@ -12,6 +12,7 @@
 #include "ops/backend.h"
 #include "models/pipeline.h"
 #include "sampler/solver.h"
+#include "text/prompt.h"
 
 enum { RENDER_MAX_LORA = 8 };
 
@@ -21,6 +22,8 @@ enum { RENDER_MAX_LORA = 8 };
  * A1111_GPU: torch's CUDA generator, one per image (A1111's "GPU" and "NV" sources). */
 typedef enum { RENDER_SEED_ATELIER, RENDER_SEED_DIFFUSERS_CPU, RENDER_SEED_A1111_GPU, RENDER_SEED_COUNT } RenderSeed;
 extern const char *const RENDER_SEED_NAMES[RENDER_SEED_COUNT + 1]; /* ends with NULL */
+/* The prompt rules of the same program. */
+PromptRules render_seed_rules(RenderSeed s);
 
 typedef struct {
     const char *model;    /* diffusers folder */
@@ -28,6 +31,8 @@ typedef struct {
     const char *variant;  /* "fp16" or NULL */
     Dtype dtype;          /* F32 or BF16: compute dtype of all networks */
     int threads;          /* <= 0: all cores this process may use */
+    const char *const *embeddings; /* files of textual inversions, used where their names stand in prompts */
+    int nembeddings;
     int64_t keep;         /* networks (weights and arenas) together up to this many bytes stay in memory between stages */
 } RenderConf;
 
@@ -82,6 +87,7 @@ typedef struct {
     RenderHires hires;
     int vae_tile;         /* side in pixels of the tiles in which the VAE works; 0: whole images */
     int clip_skip;        /* 1: last layer */
+    PromptRules rules;    /* what brackets in prompts mean */
     int guided;           /* 0: one network row per item, guidance and negative prompt unused */
     RenderSeed seed_compat;
     SamplerConf sampler;

@@ -4,6 +4,7 @@
 
 #include "base/rng_torch.h"
 #include "graph/exec.h"
+#include "models/cond.h"
 #include "models/lora.h"
 #include "sweep/render.h"
 #include "sweep/render_noise.h"
@@ -18,6 +19,7 @@ typedef struct {
     const RenderSetup *setup; /* clip skip and adapters */
     int rows;                 /* UNet: batch, twice the items when guided; else 1 */
     int tokens;               /* UNet: rows of the context */
+    int vectors;              /* text: vectors may stand in place of tokens */
     int width, height;        /* pixels; of a tile for the VAE */
 } RenderNetSpec;
 
@@ -25,7 +27,7 @@ typedef struct {
     Graph *graph;
     Plan *plan;
     Exec *exec;               /* NULL until started */
-    OpRef in[3], out;         /* text: ids. UNet: x, t, context. VAE: z or image */
+    OpRef in[3], out;         /* text: ids, keep, vectors. UNet: x, t, context. VAE: z or image */
     char *key;                /* what it was built for */
     RenderNetKind kind;
     size_t bytes;             /* arena and parameters */
@@ -40,7 +42,7 @@ typedef struct {
 
 typedef struct {
     char *key;
-    float *data;
+    float *data;              /* [positions, hidden] */
     uint64_t used;
 } RenderText;
 
@@ -70,7 +72,8 @@ struct Render {
     NnModules modules;        /* filled when the first adapter is loaded */
     RenderAdapter *adapter;   /* the id of an adapter is its place here */
     int nadapter;
-    RenderText *text;         /* embeddings of prompts */
+    InversionSet words;       /* textual inversions */
+    RenderText *text;         /* results of the text encoder */
     int ntext;
     RenderMoments moments[RENDER_MAX_SOURCES];
     RenderFileHash **file;    /* hashes of source images and masks */
@@ -112,8 +115,8 @@ uint64_t render_net_oldest(const Render *r);
 size_t render_net_bytes(const Render *r);
 /* ---- render_text.c ---- */
 
-/* dst[tokens,D] */
-int render_text_embedding(Render *r, const RenderSetup *s, const char *prompt, float *dst, int64_t count);
+/* What the UNet's attention sees for an item's prompts, over `calls` runs of the UNet. */
+int render_cond(Render *r, const RenderSetup *s, const RenderItem *item, int calls, Cond **out);
 void render_text_deinit(Render *r);
 
 /* ---- render_vae.c: values are NHWC ---- */

@@ -1,3 +1,4 @@
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,6 +7,7 @@
 
 typedef struct {
     const RenderPass *p;
+    Cond *const *cond;     /* [n], borrowed */
     int n, rows;           /* items; rows the network was built for */
     int64_t dim[3], count; /* [C,h,w] of an item */
     int64_t area;          /* h w */
@@ -17,6 +19,7 @@ typedef struct {
     float *noise;          /* [n][h,w,C]: of a step */
     float *chw;            /* [C,h,w] */
     float *context, *t;    /* [rows][L,D], [rows] */
+    const float **shown;   /* [rows] what context holds */
     float *first;          /* [n][h,w,C]: initial unit noise */
     float *source;         /* [n][h,w,C]: latents to start from, or NULL */
     float *repaint;        /* [n][h,w,C]: 1 is made anew; NULL without masks */
@@ -32,6 +35,7 @@ static void loop_deinit(Loop *l)
     float *const owned[] = {l->in, l->out, l->noise, l->chw, l->context, l->t, l->first, l->source, l->repaint, l->extra};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         free(owned[i]);
+    free(l->shown);
     free(l->soft);
     free(l->stream);
 }
@@ -41,27 +45,28 @@ static float *floats(int64_t rows, int64_t count)
     return calloc((size_t)(rows * count) + 1, sizeof(float));
 }
 
-static int loop_init(Loop *l, Render *r, const RenderPass *p, int rows, float *x)
+static int loop_init(Loop *l, Render *r, const RenderPass *p, Cond *const *cond, int rows, float *x)
 {
-    const ClipConfig *c = pipeline_text(r->pipe);
     const RenderSetup *s = p->setup;
     l->p = p;
+    l->cond = cond;
     l->n = p->n;
     l->rows = rows;
     l->x = x;
     l->count = render_latent_count(r, s, l->dim);
     l->area = l->dim[1] * l->dim[2];
     l->channels = pipeline_unet(r->pipe)->in_channels;
-    l->text = (int64_t)c->positions * c->hidden;
+    l->text = (int64_t)cond_chunks(cond[0]) * pipeline_text(r->pipe)->positions * pipeline_text(r->pipe)->hidden;
     l->in = floats(rows, l->area * l->channels);
     l->out = floats(rows, l->count);
     l->noise = floats(l->n, l->count);
     l->chw = floats(1, l->count);
     l->context = floats(rows, l->text);
     l->t = floats(rows, 1);
+    l->shown = calloc((size_t)rows, sizeof *l->shown);
     l->first = floats(l->n, l->count);
     l->stream = calloc((size_t)l->n, sizeof *l->stream);
-    int ok = l->in && l->out && l->noise && l->chw && l->context && l->t && l->first && l->stream;
+    int ok = l->in && l->out && l->noise && l->chw && l->context && l->t && l->shown && l->first && l->stream;
     if (s->source || p->start)
         ok = ok && (l->source = floats(l->n, l->count)) != NULL;
     if (s->mask) {
@@ -169,12 +174,6 @@ static int first_call(const Loop *l)
 static int loop_start(Loop *l, Render *r)
 {
     const RenderSetup *s = l->p->setup;
-    int half = s->guided ? l->rows / 2 : 0; /* rows 0..half-1: without, half..rows-1: with the prompt */
-    for (int i = 0; i < l->n; i++) {
-        if (s->guided)
-            TRY(render_text_embedding(r, s, l->p->items[i].negative, l->context + i * l->text, l->text));
-        TRY(render_text_embedding(r, s, l->p->items[i].prompt, l->context + (half + i) * l->text, l->text));
-    }
     size_t all = (size_t)(l->n * l->count);
     if (l->p->start)
         memcpy(l->source, l->p->start, all * sizeof *l->source);
@@ -239,10 +238,32 @@ static int keep_source(Loop *l, int step)
     return 0;
 }
 
+static void show(Loop *l, int row, const float *embedding, int *changed)
+{
+    if (l->shown[row] == embedding)
+        return;
+    memcpy(l->context + row * l->text, embedding, (size_t)l->text * sizeof *embedding);
+    l->shown[row] = embedding;
+    *changed = 1;
+}
+
+/* The prompts of the k-th call of this run. Rows 0..half-1: without, half..rows-1: with the prompt. */
+static int write_context(Loop *l, RenderNet *net, int k)
+{
+    int guided = l->p->setup->guided, half = guided ? l->rows / 2 : 0, changed = 0;
+    for (int i = 0; i < l->n; i++) {
+        if (guided)
+            show(l, i, cond_get(l->cond[i], k, COND_NEGATIVE), &changed);
+        show(l, half + i, cond_get(l->cond[i], k, COND_PROMPT), &changed);
+    }
+    return changed ? exec_write_f32(net->exec, net->in[2], l->context, l->rows * l->text) : 0;
+}
+
 static int loop_step(Loop *l, RenderNet *net, int step)
 {
     const RenderSetup *s = l->p->setup;
     size_t row = (size_t)l->count;
+    TRY(write_context(l, net, step - first_call(l)));
     fill_input(l, step);
     TRY(exec_write_f32(net->exec, net->in[0], l->in, l->rows * l->area * l->channels));
     TRY(exec_write_f32(net->exec, net->in[1], l->t, l->rows));
@@ -279,10 +300,8 @@ static int loop_run(Loop *l, Render *r, const RenderNetSpec *spec)
     RenderNet *net;
     TRY(loop_start(l, r));
     int n = sampler_count(l->sampler), i = first_call(l);
-    if (i < n) {
+    if (i < n)
         TRY(render_net_start(r, spec, &net));
-        TRY(exec_write_f32(net->exec, net->in[2], l->context, l->rows * l->text));
-    }
     for (int k = 0; i < n; i++, k++) {
         if (p->tick)
             TRY(p->tick(p->ctx, p->done + k, p->total));
@@ -291,18 +310,109 @@ static int loop_run(Loop *l, Render *r, const RenderNetSpec *spec)
     return check_finite(l);
 }
 
-int render_pass_run(Render *r, const RenderPass *p, float *out)
+static int run_group(Render *r, const RenderPass *p, Cond *const *cond, float *out)
 {
     Loop l = {0};
     const RenderSetup *s = p->setup;
     RenderNetSpec spec = {.kind = RENDER_NET_UNET, .setup = s, .width = s->width, .height = s->height,
-                          .tokens = pipeline_text(r->pipe)->positions};
+                          .tokens = cond_chunks(cond[0]) * pipeline_text(r->pipe)->positions};
     int rc;
     TRY_GOTO(render_net_rows(r, &spec, p->n));
-    TRY_GOTO(loop_init(&l, r, p, spec.rows, out));
+    TRY_GOTO(loop_init(&l, r, p, cond, spec.rows, out));
     rc = loop_run(&l, r, &spec);
 done:
     loop_deinit(&l);
+    return rc;
+}
+
+/* Items whose prompts have equally many chunks as the first one's go together; the rest is left for another round. */
+typedef struct {
+    RenderItem *items;
+    Cond **cond;
+    int *index;
+    float *start, *out;
+    int64_t count;
+    int n;
+} Group;
+
+static void group_deinit(Group *g)
+{
+    free(g->items);
+    free(g->cond);
+    free(g->index);
+    free(g->start);
+    free(g->out);
+}
+
+static int group_init(Group *g, const RenderPass *p, int64_t count)
+{
+    size_t n = (size_t)p->n;
+    g->count = count;
+    g->items = calloc(n, sizeof *g->items);
+    g->cond = calloc(n, sizeof *g->cond);
+    g->index = calloc(n, sizeof *g->index);
+    g->start = floats(p->n, count);
+    g->out = floats(p->n, count);
+    return g->items && g->cond && g->index && g->start && g->out ? 0 : err_set(ERR_NOMEM, "out of memory");
+}
+
+static void group_take(Group *g, const RenderPass *p, Cond *const *cond, int chunks)
+{
+    size_t bytes = (size_t)g->count * sizeof *g->start;
+    g->n = 0;
+    for (int i = 0; i < p->n; i++) {
+        if (cond_chunks(cond[i]) != chunks)
+            continue;
+        g->items[g->n] = p->items[i];
+        g->cond[g->n] = cond[i];
+        g->index[g->n] = i;
+        if (p->start)
+            memcpy(g->start + g->n * g->count, p->start + i * g->count, bytes);
+        g->n++;
+    }
+}
+
+static int run_groups(Render *r, const RenderPass *p, Cond *const *cond, int64_t count, float *out)
+{
+    Group g = {0};
+    int rc = group_init(&g, p, count);
+    for (int done = 0, least = 0; rc >= 0 && done < p->n; done += g.n) {
+        int chunks = INT_MAX;
+        for (int i = 0; i < p->n; i++) {
+            int k = cond_chunks(cond[i]);
+            chunks = k > least && k < chunks ? k : chunks;
+        }
+        least = chunks;
+        group_take(&g, p, cond, chunks);
+        RenderPass part = *p;
+        part.items = g.items;
+        part.n = g.n;
+        part.start = p->start ? g.start : NULL;
+        rc = run_group(r, &part, g.cond, g.out);
+        for (int i = 0; rc >= 0 && i < g.n; i++)
+            memcpy(out + g.index[i] * count, g.out + i * count, (size_t)count * sizeof *out);
+    }
+    group_deinit(&g);
+    return rc;
+}
+
+int render_pass_run(Render *r, const RenderPass *p, float *out)
+{
+    int64_t dim[3], count = render_latent_count(r, p->setup, dim);
+    int calls, same = 1, rc = 0;
+    TRY(render_pass_calls(p->setup, p->setup->source || p->start, &calls));
+    Cond **cond = calloc((size_t)p->n + 1, sizeof *cond);
+    if (!cond)
+        return err_set(ERR_NOMEM, "out of memory");
+    for (int i = 0; rc >= 0 && i < p->n; i++) {
+        rc = render_cond(r, p->setup, &p->items[i], calls > 0 ? calls : 1, &cond[i]);
+        same = same && rc >= 0 && cond_chunks(cond[i]) == cond_chunks(cond[0]);
+    }
+    if (rc >= 0)
+        rc = same ? run_group(r, p, cond, out) : run_groups(r, p, cond, count, out);
+    for (int i = 0; i < p->n; i++)
+        cond_destroy(cond[i]);
+    free(cond);
     return rc;
 }
 

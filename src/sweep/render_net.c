@@ -56,7 +56,7 @@ static int net_key(Render *r, const RenderNetSpec *spec, char **out)
     StrBuf b;
     str_init(&b);
     if (spec->kind == RENDER_NET_TEXT)
-        str_add_format(&b, "text skip %d", spec->setup->clip_skip);
+        str_add_format(&b, "text skip %d, %d", spec->setup->clip_skip, spec->vectors);
     else
         str_add_format(&b, "%d: %d x %d x %d, %d", (int)spec->kind, spec->rows, spec->width, spec->height, spec->tokens);
     int ids[RENDER_MAX_LORA], n;
@@ -83,8 +83,17 @@ static void emit_text(Render *r, NnCtx *nn, const RenderNetSpec *spec, RenderNet
 {
     const ClipConfig *c = pipeline_text(r->pipe);
     ClipText text;
+    int rc;
     net->in[0] = graph_input(nn->g, "ids", DTYPE_I32, SHAPE(1, c->positions));
-    net->out = clip_text_forward(nn, c, net->in[0], OP_NONE, spec->setup->clip_skip, &text) < 0 ? OP_NONE : text.last;
+    net->in[1] = net->in[2] = OP_NONE;
+    if (spec->vectors) {
+        net->in[1] = graph_input(nn->g, "keep", DTYPE_F32, SHAPE(1, c->positions, c->hidden));
+        net->in[2] = graph_input(nn->g, "vectors", DTYPE_F32, SHAPE(1, c->positions, c->hidden));
+        rc = clip_text_forward_vectors(nn, c, net->in[0], net->in[1], net->in[2], OP_NONE, spec->setup->clip_skip, &text);
+    } else {
+        rc = clip_text_forward(nn, c, net->in[0], OP_NONE, spec->setup->clip_skip, &text);
+    }
+    net->out = rc < 0 ? OP_NONE : text.last;
 }
 
 static void emit_unet(Render *r, NnCtx *nn, const RenderNetSpec *spec, RenderNet *net)

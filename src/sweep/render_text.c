@@ -7,23 +7,43 @@
 
 enum { TEXT_CACHE = 256 };
 
-static int encode_prompt(Render *r, const RenderSetup *s, const char *prompt, float *dst, int64_t count)
+typedef struct {
+    Render *r;
+    const RenderSetup *setup;
+} Encoding;
+
+/* keep and vectors of models/clip_text.h for one chunk. */
+static int write_vectors(RenderNet *net, const CondVector *vectors, int n, int length, int width)
 {
-    RenderNet *net;
-    int length = pipeline_text(r->pipe)->positions;
-    const RenderNetSpec spec = {.kind = RENDER_NET_TEXT, .setup = s, .rows = 1};
-    TRY(render_net_start(r, &spec, &net));
-    int32_t *ids = malloc((size_t)length * sizeof *ids);
-    if (!ids)
+    size_t count = (size_t)length * (size_t)width;
+    float *v = calloc(2 * count, sizeof *v), *keep = v ? v + count : NULL;
+    if (!v)
         return err_set(ERR_NOMEM, "out of memory");
-    int rc;
-    TRY_GOTO(clip_bpe_encode_padded(r->tok, prompt, length, ids));
-    TRY_GOTO(exec_write(net->exec, net->in[0], ids, (size_t)length * sizeof *ids));
-    TRY_GOTO(exec_run(net->exec));
-    rc = exec_read_f32(net->exec, net->out, dst, count);
-done:
-    free(ids);
+    for (size_t k = 0; k < count; k++)
+        keep[k] = 1;
+    for (int i = 0; i < n; i++) {
+        size_t at = (size_t)vectors[i].at * (size_t)width;
+        memcpy(v + at, vectors[i].vector, (size_t)width * sizeof *v);
+        memset(keep + at, 0, (size_t)width * sizeof *v);
+    }
+    int rc = exec_write_f32(net->exec, net->in[1], keep, (int64_t)count);
+    if (rc >= 0)
+        rc = exec_write_f32(net->exec, net->in[2], v, (int64_t)count);
+    free(v);
     return rc;
+}
+
+static int run_encoder(const Encoding *e, const int32_t *ids, const CondVector *vectors, int n, float *hidden)
+{
+    const ClipConfig *c = pipeline_text(e->r->pipe);
+    const RenderNetSpec spec = {.kind = RENDER_NET_TEXT, .setup = e->setup, .rows = 1, .vectors = n > 0};
+    RenderNet *net;
+    TRY(render_net_start(e->r, &spec, &net));
+    if (n)
+        TRY(write_vectors(net, vectors, n, c->positions, c->hidden));
+    TRY(exec_write(net->exec, net->in[0], ids, (size_t)c->positions * sizeof *ids));
+    TRY(exec_run(net->exec));
+    return exec_read_f32(net->exec, net->out, hidden, (int64_t)c->positions * c->hidden);
 }
 
 static RenderText *text_slot(Render *r)
@@ -43,9 +63,11 @@ static RenderText *text_slot(Render *r)
     return oldest;
 }
 
-/* "skip|id:scale|...|prompt": adapters that do not touch the encoder are left out. */
-static int text_key(Render *r, const RenderSetup *s, const char *prompt, char **out)
+/* Clip skip, adapters that touch the encoder, ids, vectors. */
+static int text_key(const Encoding *e, const int32_t *ids, const CondVector *vectors, int n, char **out)
 {
+    Render *r = e->r;
+    const RenderSetup *s = e->setup;
     StrBuf b;
     str_init(&b);
     str_add_format(&b, "%d", s->clip_skip);
@@ -60,33 +82,54 @@ static int text_key(Render *r, const RenderSetup *s, const char *prompt, char **
             str_add_format(&b, "|%d:%.17g", id, s->lora[i].scale);
     }
     str_add_char(&b, '|');
-    str_add(&b, prompt);
+    for (int i = 0; i < pipeline_text(r->pipe)->positions; i++)
+        str_add_format(&b, " %x", (unsigned)ids[i]);
+    for (int i = 0; i < n; i++)
+        str_add_format(&b, " %d=%td", vectors[i].at, vectors[i].vector - r->words.vectors);
     return str_take(out, &b);
 }
 
-int render_text_embedding(Render *r, const RenderSetup *s, const char *prompt, float *dst, int64_t count)
+static int encode(void *ctx, const int32_t *ids, const CondVector *vectors, int n, float *hidden, float *pooled)
 {
+    Encoding *e = ctx;
+    Render *r = e->r;
+    size_t bytes = (size_t)pipeline_text(r->pipe)->positions * (size_t)pipeline_text(r->pipe)->hidden * sizeof *hidden;
     char *key;
-    TRY(text_key(r, s, prompt, &key));
+    (void)pooled;
+    TRY(text_key(e, ids, vectors, n, &key));
     for (int i = 0; i < r->ntext; i++)
         if (r->text[i].key && strcmp(r->text[i].key, key) == 0) {
             r->text[i].used = ++r->clock;
-            memcpy(dst, r->text[i].data, (size_t)count * sizeof *dst);
+            memcpy(hidden, r->text[i].data, bytes);
             free(key);
             return 0;
         }
-    int rc = encode_prompt(r, s, prompt, dst, count);
+    int rc = run_encoder(e, ids, vectors, n, hidden);
     RenderText *t = rc < 0 ? NULL : text_slot(r);
-    float *data = t ? malloc((size_t)count * sizeof *data) : NULL;
+    float *data = t ? malloc(bytes) : NULL;
     if (!data) {
         free(key);
         return rc < 0 ? err_context(rc, "text encoder") : err_set(ERR_NOMEM, "out of memory");
     }
-    memcpy(data, dst, (size_t)count * sizeof *data);
+    memcpy(data, hidden, bytes);
     free(t->key);
     free(t->data);
     *t = (RenderText){.key = key, .data = data, .used = ++r->clock};
     return 0;
+}
+
+int render_cond(Render *r, const RenderSetup *s, const RenderItem *item, int calls, Cond **out)
+{
+    const ClipConfig *c = pipeline_text(r->pipe);
+    Encoding e = {r, s};
+    const CondEncoder encoder = {.tok = r->tok,
+                                 .length = c->positions,
+                                 .width = c->hidden,
+                                 .rules = s->rules,
+                                 .words = r->words.count ? &r->words : NULL,
+                                 .encode = encode,
+                                 .ctx = &e};
+    return cond_create(out, &encoder, item->prompt, s->guided ? item->negative : NULL, calls);
 }
 
 void render_text_deinit(Render *r)
@@ -96,6 +139,5 @@ void render_text_deinit(Render *r)
         free(r->text[i].data);
     }
     free(r->text);
-    r->text = NULL;
-    r->ntext = 0;
+    inversion_set_deinit(&r->words);
 }
