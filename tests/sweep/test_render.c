@@ -72,6 +72,7 @@ static void run_case(Render *r, const char *name, const char *lora)
     int n = (int)init.dim[0];
     int64_t count = init.dim[1] * init.dim[2] * init.dim[3];
     render_setup_default(r, &s);
+    s.rules = PROMPT_DIFFUSERS;
     read_scheduler(&s.sampler, f);
     s.sampler.steps = (int)meta_number(f, "steps", 8);
     s.width = (int)meta_number(f, "width", 48);
