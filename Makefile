@@ -59,6 +59,8 @@ $(BUILD)/src/%.o: src/%.c
 	$(SAY) CC $<
 	$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) $(DEF_$(notdir $*)) -MMD -MP -c $< -o $@
 
+$(BUILD)/src/sweep/gallery_assets.o: $(wildcard src/sweep/gallery/*)
+
 define simd_rule
 $(BUILD)/src/%.$(1).o: src/%.simd.c
 	@mkdir -p $$(@D)

@@ -16,7 +16,7 @@ typedef struct {
 } TableColumn;
 
 typedef struct {
-    const SweepRunFile *run;
+    SweepRunFile *run;   /* borrowed */
     TableColumn *column;
     int count;
     int naxes;
