@@ -39,6 +39,15 @@ int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(p
  * argc entries). */
 int cli_config_args(int argc, char **argv, const char **path, const char **overrides, int *count);
 
+/* Whether a configuration is of a sweep: it has the key `axes` or `prompt`. */
+int cli_config_is_sweep(const char *path, int *yes);
+/* All keys of a sweep's or training's configuration as YAML; src/cli/lock.c. */
+int cli_config_resolved(const char *path, const char *const *overrides, int count, StrBuf *out);
+/* Compares CONFIG.lock, where it is there, with what is read now: a warning, or with `locked` an error; then its absence is one too. */
+int cli_lock_check(const char *path, const char *const *overrides, int count, int locked);
+/* Takes a flag out of the arguments; whether it was there. */
+int cli_take_flag(int *argc, char **argv, const char *flag);
+
 /* Threads of this rank: `wanted` where positive, else OMP_NUM_THREADS or the cores this process may run on, but no more than the
  * rank's share of the node. c may be NULL: a lone process. */
 int cli_threads(const Comm *c, int wanted);

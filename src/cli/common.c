@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "io/file.h"
 
 int cli_wants_help(int argc, char **argv)
 {
@@ -129,4 +130,19 @@ int cli_number(const char *command, const char *option, const char *text, int64_
     if (errno || end == text || *end || *out < lo || *out > hi)
         return cli_usage(command, "%s: expected a number %lld..%lld, got '%s'", option, (long long)lo, (long long)hi, text);
     return 0;
+}
+
+int cli_config_is_sweep(const char *path, int *yes)
+{
+    char *text;
+    size_t size;
+    ConfNode *root;
+    TRY(io_file_read(&text, &size, path, (size_t)16 << 20));
+    int rc = conf_node_parse(&root, text, size, path);
+    if (rc >= 0) {
+        *yes = conf_node_find(root, "axes") || conf_node_find(root, "prompt");
+        conf_node_destroy(root);
+    }
+    free(text);
+    return rc;
 }

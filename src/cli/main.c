@@ -24,6 +24,8 @@ static const Command commands[] = {
     {"export", cli_export, "write images of a run.h5 as PNG, JPEG or WebP files"},
     {"sheet", cli_sheet, "draw a labelled grid of a run.h5 as PNG or PDF"},
     {"gallery", cli_gallery, "make a folder of a run.h5 that a browser opens from disk"},
+    {"lock", cli_lock, "write the hashes of everything a config reads, for Git"},
+    {"diff", cli_diff, "say what differs between two images, runs, configs or lock files"},
     {"score", cli_score, "measure the images of a sweep, per LoRA"},
     {"tokenize", cli_tokenize, "show the tokens of a text"},
     {"info", cli_info, "show version, processor, libraries and ranks"},

@@ -3,7 +3,6 @@
 
 #include "cli/cli.h"
 #include "cpu/cpu.h"
-#include "io/file.h"
 #include "sweep/sweep.h"
 #include "train/loop.h"
 
@@ -11,22 +10,6 @@ static const char usage[] =
     "usage: atelier plan CONFIG.yaml [key=value ...]\n\n"
     "Says what a run will need before anything is allocated: steps or images, operations, exact bytes of every arena, weights.\n"
     "A configuration with the key `axes` or `prompt` is a sweep, any other one is training.\n";
-
-/* The kind of a configuration shows in its keys. */
-static int is_sweep(const char *path, int *yes)
-{
-    char *text;
-    size_t size;
-    ConfNode *root;
-    TRY(io_file_read(&text, &size, path, (size_t)16 << 20));
-    int rc = conf_node_parse(&root, text, size, path);
-    if (rc >= 0) {
-        *yes = conf_node_find(root, "axes") || conf_node_find(root, "prompt");
-        conf_node_destroy(root);
-    }
-    free(text);
-    return rc;
-}
 
 static int plan_sweep(const char *path, const char *const *overrides, int count)
 {
@@ -65,7 +48,7 @@ int cli_plan(int argc, char **argv)
     int count, sweep = 0;
     int rc = overrides ? cli_config_args(argc, argv, &path, overrides, &count) : err_set(ERR_NOMEM, "out of memory");
     if (rc >= 0)
-        rc = is_sweep(path, &sweep);
+        rc = cli_config_is_sweep(path, &sweep);
     if (rc >= 0)
         rc = sweep ? plan_sweep(path, overrides, count) : plan_train(path, overrides, count);
     free(overrides);

@@ -7,7 +7,7 @@
 #include "sweep/sweep.h"
 
 static const char usage[] =
-    "usage: [mpirun -np N] atelier sweep CONFIG.yaml [key=value ...]\n\n"
+    "usage: [mpirun -np N] atelier sweep [--locked] CONFIG.yaml [key=value ...]\n\n"
     "Renders every combination of the axes (prompts, seeds, LoRAs, guidance, ...) into OUTPUT/run.h5, OUTPUT/png/ and\n"
     "OUTPUT/sheet.png. The ranks share the work; an image is the same, bit for bit, for any number of ranks, any batch\n"
     "size and after any interruption. Run the same command again to continue an interrupted sweep.\n\n"
@@ -20,6 +20,7 @@ static const char usage[] =
     "      - {sampler: dpmpp_2m, spacing: karras, steps: 12}\n"
     "What can vary: prompt, negative, seed, lora, guidance, guidance_rescale, steps, sampler, spacing, eta, size, clip_skip.\n"
     "SIGTERM, SIGINT and SIGUSR1 stop at once with all finished images saved (exit code 3).\n"
+    "--locked refuses to run unless CONFIG.yaml.lock (atelier lock) matches everything that is read.\n"
     "`atelier plan CONFIG.yaml` says what a sweep will need.\n";
 
 static int run(Comm *comm, const SweepConf *c)
@@ -48,9 +49,12 @@ int cli_sweep(int argc, char **argv)
     log_set_rank(comm.size > 1 ? comm.rank : -1);
     const char **overrides = calloc((size_t)argc + 1, sizeof *overrides), *path;
     SweepConf c = {0};
+    int locked = cli_take_flag(&argc, argv, "--locked");
     rc = overrides ? cli_config_args(argc, argv, &path, overrides, &count) : err_set(ERR_NOMEM, "out of memory");
     if (rc >= 0)
         rc = sweep_conf_read(&c, path, overrides, count);
+    if (rc >= 0 && comm.rank == 0)
+        rc = cli_lock_check(path, overrides, count, locked);
     rc = comm_agree(&comm, rc);
     if (rc >= 0)
         rc = run(&comm, &c);

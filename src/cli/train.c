@@ -9,11 +9,12 @@
 #include "train/loop.h"
 
 static const char usage[] =
-    "usage: [mpirun -np N] atelier train CONFIG.yaml [key=value ...]\n\n"
+    "usage: [mpirun -np N] atelier train [--locked] CONFIG.yaml [key=value ...]\n\n"
     "Fine-tunes a model, data-parallel over the ranks, and writes checkpoints and results into the output folder.\n"
     "The result is the same, bit for bit, for any number of ranks and after any interruption: run the same command\n"
     "again to continue. SIGTERM, SIGINT and SIGUSR1 save the state at the end of the step and stop (exit code 3).\n"
     "Send mpirun SIGUSR1, which it passes on; after SIGTERM or Ctrl-C it kills the ranks within a second or so.\n"
+    "--locked refuses to run unless CONFIG.yaml.lock (atelier lock) matches everything that is read.\n"
     "`atelier plan CONFIG.yaml` says what a run will need.\n";
 
 static int run(Comm *comm, const TrainConf *c)
@@ -45,9 +46,12 @@ int cli_train(int argc, char **argv)
     const char **overrides = calloc((size_t)argc + 1, sizeof *overrides), *path;
     int count;
     TrainConf c = {0};
+    int locked = cli_take_flag(&argc, argv, "--locked");
     rc = overrides ? cli_config_args(argc, argv, &path, overrides, &count) : err_set(ERR_NOMEM, "out of memory");
     if (rc >= 0)
         rc = train_conf_read(&c, path, overrides, count);
+    if (rc >= 0 && comm.rank == 0)
+        rc = cli_lock_check(path, overrides, count, locked);
     rc = comm_agree(&comm, rc);
     if (rc >= 0)
         rc = run(&comm, &c);

@@ -1,0 +1,19 @@
+/* Lock files: the hash of everything a configuration reads, as text for Git. One line each, sorted:
+ *     # atelier lock 1
+ *     version 0.1.0
+ *     config  SHA256            of the resolved configuration without where it writes and how fast
+ *     file    SHA256 PATH
+ *     tree    SHA256 COUNT PATH a folder of more than 64 files: over their names and hashes */
+#ifndef SWEEP_LOCK_H
+#define SWEEP_LOCK_H
+
+#include "base/config.h"
+
+/* From a resolved configuration (config_dump of any table). Inputs are the values that name something that is there, but for texts
+ * (prompts, titles, ...) and outputs. */
+int lock_build(StrBuf *out, const char *yaml);
+int lock_is(const char *text);
+/* One line per difference ("model/unet/x.safetensors changed") added to report; *count of them. A difference of versions alone counts 0. */
+int lock_compare(const char *old, const char *now, StrBuf *report, int *count);
+
+#endif
