@@ -101,13 +101,13 @@ static int sample(const SweepConf *c, const char *path)
     RenderSetup s;
     RenderItem item;
     RenderResult result = {0};
-    SweepItem it;
+    SweepItem it = {0};
     SweepRecord rec;
     char hex[HASH_HEX_SIZE];
     Progress p;
     int rc;
     TRY_GOTO(sweep_grid_init(&grid, c));
-    sweep_grid_item(&grid, 0, &it);
+    TRY_GOTO(sweep_item_load(&grid, 0, &it));
     sweep_conf_render(c, &rc_conf);
     rc_conf.threads = cli_threads(NULL, c->threads);
     TRY_GOTO(render_open(&r, &rc_conf));
@@ -125,6 +125,7 @@ static int sample(const SweepConf *c, const char *path)
 done:
     render_result_deinit(&result);
     render_close(r);
+    sweep_item_deinit(&it);
     sweep_grid_deinit(&grid);
     return rc;
 }

@@ -6,6 +6,13 @@
 static const char *const dtypes[] = {"f32", "bf16", NULL};
 static const char *const devices[] = {"auto", "cpu", NULL};
 
+const char *const SWEEP_RULES_NAMES[] = {"auto", "atelier", "a1111", "a1111-no-norm", "comfyui", "diffusers", NULL};
+
+int sweep_conf_rules(int rules, int seed_compat)
+{
+    return rules > 0 ? rules - 1 : (int)render_seed_rules((RenderSeed)seed_compat);
+}
+
 static const ConfField sheet_fields[] = {
     CONF_BOOL(SweepSheet, enabled, "true", "write sheet.png, a grid of the images with labels"),
     CONF_STRS(SweepSheet, rows, "[]", 0, 16, "axes laid out downwards"),
@@ -65,6 +72,12 @@ static const ConfField fields[] = {
     CONF_F64(SweepConf, guidance_rescale, "0", 0, 1, "share of the guided result rescaled to the plain one's deviation"),
     CONF_F64(SweepConf, eta, "0", 0, 1, "noise added by DDIM"),
     CONF_NODE(SweepConf, lora, "", "{path, scale, name} or a list of them, where no axis sets it"),
+    CONF_ENUM(SweepConf, prompt_rules, "auto", SWEEP_RULES_NAMES, "whose rules for (weights), long prompts and editing hold; auto: those of seed_compat"),
+    CONF_STRS(SweepConf, embeddings, "[]", 0, 1000, "textual inversion files; their names (diffusers: their tokens) stand for them in prompts"),
+    CONF_STR(SweepConf, loras, "", "folder of the LoRA files that <lora:name:0.8> in prompts names"),
+    CONF_STR(SweepConf, wildcards, "", "folder of wildcard files (.txt, .yaml, .json) for prompt templates"),
+    CONF_NODE(SweepConf, only, "", "condition or list of conditions that images must meet: \"cfg=7 and lora='ink' or steps>=30\""),
+    CONF_NODE(SweepConf, exclude, "", "condition or list of conditions that take images out"),
     CONF_NODE(SweepConf, axes, "", "what varies: name -> list or range; axes multiply, maps inside one go together"),
     CONF_BOOL(SweepConf, png, "true", "write every image as a PNG too"),
     CONF_BOOL(SweepConf, latents, "false", "keep the final latents in run.h5"),
@@ -93,6 +106,8 @@ void sweep_conf_render(const SweepConf *c, RenderConf *out)
                         .variant = c->variant[0] ? c->variant : NULL,
                         .dtype = sweep_conf_dtype(c),
                         .threads = c->threads,
+                        .embeddings = (const char *const *)c->embeddings.items,
+                        .nembeddings = c->embeddings.count,
                         .keep = c->keep};
 }
 

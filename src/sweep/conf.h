@@ -4,6 +4,7 @@
 
 #include "base/config.h"
 #include "sweep/render.h"
+#include "text/prompt.h"
 
 typedef struct {
     ConfStrs rows, columns; /* axis names; both empty: the last axis makes columns, the others rows */
@@ -38,11 +39,20 @@ typedef struct {
     double guidance, guidance_rescale, eta;
     ConfNode *lora;
     ConfNode *axes;
+    ConfNode *only, *exclude;
+    char *wildcards, *loras; /* folders */
+    ConfStrs embeddings;     /* textual inversion files */
+    int prompt_rules;        /* place in SWEEP_RULES_NAMES */
     int png, latents;
     SweepSheet sheet;
 } SweepConf;
 
 extern const ConfTable sweep_conf_table;
+
+/* "auto" (what belongs to seed_compat), then PROMPT_RULES_NAMES. */
+extern const char *const SWEEP_RULES_NAMES[];
+/* PromptRules for a place in SWEEP_RULES_NAMES. */
+int sweep_conf_rules(int rules, int seed_compat);
 
 /* Reads, overrides and checks. config_deinit(&sweep_conf_table, c) in every case. */
 int sweep_conf_read(SweepConf *c, const char *path, const char *const *overrides, int count);

@@ -6,7 +6,7 @@
 #include "io/file.h"
 
 const char *const SWEEP_FIELD_NAMES[SWEEP_FIELDS] = {
-    "model",  "vae",    "lora",     "size",     "hires",            "clip_skip",      "steps",              "sampler",   "spacing", "eta", "strength",
+    "model",  "vae",    "lora",     "size",     "hires",            "clip_skip",      "steps",              "sampler",   "spacing", "seed_compat", "prompt_rules", "eta", "strength",
     "source", "mask",   "prompt",   "negative", "guidance", "guidance_rescale", "variation_seed", "variation_strength", "seed_size", "seed"};
 
 void sweep_value_deinit(SweepValue *v)
@@ -37,7 +37,12 @@ void sweep_grid_deinit(SweepGrid *g)
             sweep_value_deinit(&a->value[k]);
         free(a->value);
         free(a->name);
+        sweep_templates_destroy(a->templates);
     }
+    sweep_keep_destroy(g->keep);
+    sweep_keep_destroy(g->keep_order);
+    sweep_tags_close(g->tags);
+    wildcards_close(g->wildcards);
     memset(g, 0, sizeof *g);
 }
 
@@ -57,6 +62,8 @@ static int base_value(SweepValue *v, const SweepConf *c)
     v->variation_strength = c->variation_strength;
     v->seed_width = c->seed_size.count > 0 ? (int)c->seed_size.items[0] : 0;
     v->seed_height = c->seed_size.count > 1 ? (int)c->seed_size.items[1] : v->seed_width;
+    v->seed_compat = c->seed_compat;
+    v->rules = c->prompt_rules;
     TRY(str_copy(&v->model, c->model ? c->model : ""));
     TRY(str_copy(&v->vae, c->vae));
     TRY(str_copy(&v->source, c->source));
@@ -83,31 +90,59 @@ static int axis_cost(const SweepAxis *a)
     return on && off && cost > SWEEP_ETA ? SWEEP_ETA : cost;
 }
 
-int sweep_grid_init(SweepGrid *g, const SweepConf *c)
+static int order_axes(SweepGrid *g)
 {
-    memset(g, 0, sizeof *g);
-    TRY(base_value(&g->base, c));
-    if (c->axes)
-        TRY(sweep_grid_parse(g, c->axes));
-    g->count = 1;
+    g->product = 1;
     for (int i = 0; i < g->naxes; i++) {
         SweepAxis *a = &g->axis[i];
-        if (a->count > SWEEP_MAX_ITEMS / g->count)
+        if (a->count > SWEEP_MAX_ITEMS / g->product)
             return err_set(ERR_RANGE, "the axes make more than %d images", SWEEP_MAX_ITEMS);
-        g->count *= a->count;
+        g->product *= a->count;
         a->cost = axis_cost(a);
         int k = i;
         for (; k > 0 && g->axis[g->order[k - 1]].cost > a->cost; k--)
             g->order[k] = g->order[k - 1];
         g->order[k] = i;
     }
+    g->count = g->product;
     return 0;
+}
+
+/* Tags of prompts that stand in the configuration; those of templates show when they are expanded. */
+static int check_tags(const SweepGrid *g)
+{
+    SweepItem it = {.rules = sweep_conf_rules(g->base.rules, g->base.seed_compat)};
+    TRY_CTX(sweep_tags_add(g->tags, g->base.prompt, &it), "prompt");
+    for (int i = 0; i < g->naxes; i++)
+        for (int64_t k = 0; g->axis[i].value && k < g->axis[i].count; k++) {
+            it.nlora = 0;
+            if (g->axis[i].value[k].prompt)
+                TRY_CTX(sweep_tags_add(g->tags, g->axis[i].value[k].prompt, &it), "axes.%s", g->axis[i].name);
+        }
+    return 0;
+}
+
+int sweep_grid_init(SweepGrid *g, const SweepConf *c)
+{
+    memset(g, 0, sizeof *g);
+    TRY(base_value(&g->base, c));
+    TRY(sweep_tags_open(&g->tags, c->loras));
+    TRY(wildcards_open(&g->wildcards, c->wildcards));
+    if (c->axes)
+        TRY(sweep_grid_parse(g, c->axes));
+    TRY(order_axes(g));
+    TRY(check_tags(g));
+    for (int i = 0; i < g->naxes; i++)
+        if (g->axis[i].templates)
+            TRY(wildcards_hash(g->wildcards, g->wildcards_hash));
+    return sweep_grid_keep(g, c->only, c->exclude);
 }
 
 static void apply(SweepItem *it, const SweepValue *v, unsigned set)
 {
     if (set & 1u << SWEEP_LORA)
-        it->lora = v->lora, it->nlora = v->nlora;
+        for (it->nlora = 0; it->nlora < v->nlora; it->nlora++)
+            it->lora[it->nlora] = v->lora[it->nlora];
     if (set & 1u << SWEEP_SIZE)
         it->width = v->width, it->height = v->height;
     if (set & 1u << SWEEP_CLIP_SKIP)
@@ -128,6 +163,10 @@ static void apply(SweepItem *it, const SweepValue *v, unsigned set)
         it->guidance = v->guidance;
     if (set & 1u << SWEEP_RESCALE)
         it->rescale = v->rescale;
+    if (set & 1u << SWEEP_SEED_COMPAT)
+        it->seed_compat = v->seed_compat;
+    if (set & 1u << SWEEP_PROMPT_RULES)
+        it->rules = v->rules;
     if (set & 1u << SWEEP_MODEL)
         it->model = v->model;
     if (set & 1u << SWEEP_VAE)
@@ -152,6 +191,8 @@ static void apply(SweepItem *it, const SweepValue *v, unsigned set)
 
 void sweep_grid_coords(const SweepGrid *g, int64_t index, int64_t coord[SWEEP_MAX_AXES])
 {
+    if (g->keep)
+        index = sweep_keep_place(g->keep, index);
     for (int i = g->naxes - 1; i >= 0; i--) {
         coord[i] = index % g->axis[i].count;
         index /= g->axis[i].count;
@@ -163,12 +204,14 @@ int64_t sweep_grid_index(const SweepGrid *g, const int64_t coord[SWEEP_MAX_AXES]
     int64_t index = 0;
     for (int i = 0; i < g->naxes; i++)
         index = index * g->axis[i].count + coord[i];
-    return index;
+    return g->keep ? sweep_keep_number(g->keep, index) : index;
 }
 
 int64_t sweep_grid_at(const SweepGrid *g, int64_t position)
 {
     int64_t coord[SWEEP_MAX_AXES];
+    if (g->keep_order)
+        position = sweep_keep_place(g->keep_order, position);
     for (int i = g->naxes - 1; i >= 0; i--) {
         const SweepAxis *a = &g->axis[g->order[i]];
         coord[g->order[i]] = position % a->count;
@@ -177,20 +220,104 @@ int64_t sweep_grid_at(const SweepGrid *g, int64_t position)
     return sweep_grid_index(g, coord);
 }
 
-void sweep_grid_item(const SweepGrid *g, int64_t index, SweepItem *out)
+static void apply_template(SweepItem *it, const SweepTemplates *t, int64_t place)
 {
-    int64_t coord[SWEEP_MAX_AXES];
+    int i = 0;
+    while (i + 1 < t->count && place >= t->first[i + 1])
+        i++;
+    *(t->field == SWEEP_PROMPT ? &it->prompt : &it->negative) = t->text[i];
+}
+
+void sweep_grid_at_product(const SweepGrid *g, const int64_t coord[SWEEP_MAX_AXES], SweepItem *out)
+{
     memset(out, 0, sizeof *out);
     apply(out, &g->base, ~0u);
-    sweep_grid_coords(g, index, coord);
     for (int i = 0; i < g->naxes; i++) {
         const SweepAxis *a = &g->axis[i];
         if (a->value)
             apply(out, &a->value[coord[i]], a->value[coord[i]].set);
+        else if (a->templates)
+            apply_template(out, a->templates, coord[i]);
         else
             out->seed = a->start + coord[i] * a->step;
     }
+    out->typed = out->prompt;
+    out->typed_negative = out->negative;
+    out->rules = sweep_conf_rules(out->rules, out->seed_compat);
+}
+
+/* Tags of a template's expansion belong to the item although its text does not; what is not found, sweep_item_load reports. */
+static void add_tags(const SweepGrid *g, const int64_t coord[SWEEP_MAX_AXES], SweepItem *it)
+{
+    for (int i = 0; i < g->naxes; i++) {
+        const SweepTemplates *t = g->axis[i].templates;
+        if (!t || t->field != SWEEP_PROMPT)
+            continue;
+        StrBuf b;
+        str_init(&b);
+        if (t->tags && sweep_templates_expand(t, coord[i], &b) >= 0)
+            sweep_tags_add(g->tags, b.data, it);
+        str_deinit(&b);
+        return;
+    }
+    sweep_tags_add(g->tags, it->prompt, it);
+}
+
+void sweep_grid_item(const SweepGrid *g, int64_t index, SweepItem *out)
+{
+    int64_t coord[SWEEP_MAX_AXES];
+    sweep_grid_coords(g, index, coord);
+    sweep_grid_at_product(g, coord, out);
     out->index = index;
+    add_tags(g, coord, out);
+}
+
+/* The expansion, where a template makes it; without its tags, which become adapters. */
+static int load_text(const SweepGrid *g, const int64_t *coord, SweepField field, SweepItem *it)
+{
+    int side = field == SWEEP_NEGATIVE, rc = 0;
+    const char **text = side ? &it->negative : &it->prompt;
+    for (int i = 0; i < g->naxes; i++) {
+        const SweepTemplates *t = g->axis[i].templates;
+        if (!t || t->field != field)
+            continue;
+        StrBuf b;
+        str_init(&b);
+        rc = sweep_templates_expand(t, coord[i], &b);
+        if (rc >= 0)
+            rc = str_take(&it->own[side], &b);
+        str_deinit(&b);
+        TRY(rc);
+        *text = it->own[side];
+    }
+    if (side || !strstr(*text, "<lora:"))
+        return 0;
+    TRY(sweep_tags_add(g->tags, *text, it));
+    Prompt p;
+    char *rest;
+    TRY(prompt_take_loras(&p, &rest, *text, (PromptRules)it->rules));
+    prompt_deinit(&p);
+    free(it->own[side]);
+    *text = it->own[side] = rest;
+    return 0;
+}
+
+int sweep_item_load(const SweepGrid *g, int64_t index, SweepItem *out)
+{
+    int64_t coord[SWEEP_MAX_AXES];
+    sweep_grid_coords(g, index, coord);
+    sweep_grid_at_product(g, coord, out);
+    out->index = index;
+    TRY_CTX(load_text(g, coord, SWEEP_PROMPT, out), "image %lld", (long long)index);
+    TRY_CTX(load_text(g, coord, SWEEP_NEGATIVE, out), "image %lld", (long long)index);
+    return 0;
+}
+
+void sweep_item_deinit(SweepItem *it)
+{
+    free(it->own[0]);
+    free(it->own[1]);
+    memset(it, 0, sizeof *it);
 }
 
 static int same_hires(const RenderHires *a, const RenderHires *b)
@@ -203,7 +330,7 @@ static int same_hires(const RenderHires *a, const RenderHires *b)
 
 int sweep_item_compatible(const SweepItem *a, const SweepItem *b)
 {
-    if (a->nlora != b->nlora || a->width != b->width || a->height != b->height || a->clip_skip != b->clip_skip || a->steps != b->steps ||
+    if (a->seed_compat != b->seed_compat || a->rules != b->rules || a->nlora != b->nlora || a->width != b->width || a->height != b->height || a->clip_skip != b->clip_skip || a->steps != b->steps ||
         a->eta < b->eta || a->eta > b->eta || (a->guidance > 1) != (b->guidance > 1) || strcmp(a->sampler, b->sampler) != 0 ||
         strcmp(a->spacing, b->spacing) != 0 || strcmp(a->model, b->model) != 0 || strcmp(a->vae, b->vae) != 0 || !a->source[0] != !b->source[0] ||
         !a->mask[0] != !b->mask[0] || (a->source[0] && (a->strength < b->strength || a->strength > b->strength)) ||
@@ -263,6 +390,8 @@ static void label_field(const SweepValue *v, SweepField f, StrBuf *out)
     case SWEEP_VARIATION_SEED: str_add_format(out, "variation %lld", (long long)v->variation_seed); break;
     case SWEEP_VARIATION_STRENGTH: str_add_format(out, "variation of %g", v->variation_strength); break;
     case SWEEP_SEED_SIZE: str_add_format(out, "noise of %dx%d", v->seed_width, v->seed_height); break;
+    case SWEEP_SEED_COMPAT: str_add(out, RENDER_SEED_NAMES[v->seed_compat]); break;
+    case SWEEP_PROMPT_RULES: str_add_format(out, "prompts as %s", SWEEP_RULES_NAMES[v->rules]); break;
     case SWEEP_FIELDS: break;
     }
 }
@@ -270,6 +399,11 @@ static void label_field(const SweepValue *v, SweepField f, StrBuf *out)
 void sweep_grid_label(const SweepGrid *g, int axis, int64_t place, StrBuf *out)
 {
     const SweepAxis *a = &g->axis[axis];
+    if (a->templates) {
+        if (sweep_templates_expand(a->templates, place, out) < 0)
+            out->failed = 1;
+        return;
+    }
     if (!a->value) {
         str_add_format(out, "seed %lld", (long long)(a->start + place * a->step));
         return;
@@ -303,8 +437,8 @@ int sweep_item_setup(const SweepItem *it, const SweepConf *c, const Render *r, R
     s->sampler.eta = it->eta;
     s->clip_skip = it->clip_skip;
     s->guided = it->guidance > 1;
-    s->seed_compat = (RenderSeed)c->seed_compat;
-    s->rules = render_seed_rules(s->seed_compat);
+    s->seed_compat = (RenderSeed)it->seed_compat;
+    s->rules = (PromptRules)it->rules;
     s->source = it->source[0] != 0;
     s->mask = it->mask[0] != 0;
     s->strength = it->strength;

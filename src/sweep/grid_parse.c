@@ -144,6 +144,20 @@ static int read_upscale(int *out, const ConfNode *n, const char *what)
     return conf_node_error(n, ERR_RANGE, what, "upscale: expected off, latent-nearest, latent-bilinear, latent-bicubic or lanczos, got '%s'", text);
 }
 
+static int read_name(int *out, const ConfNode *n, const char *what, const char *const *names)
+{
+    const char *text;
+    int count = 0;
+    TRY(conf_node_text(n, what, &text));
+    for (*out = -1; names[count]; count++)
+        if (strcmp(text, names[count]) == 0)
+            *out = count;
+    if (*out >= 0)
+        return 0;
+    const char *near = str_nearest(text, names, count);
+    return conf_node_error(n, ERR_RANGE, what, "'%s' is no choice; did you mean '%s'?", text, near ? near : names[0]);
+}
+
 /* "none", or a map as the key hires takes it. */
 static int read_hires(RenderHires *h, const ConfNode *n, const char *what)
 {
@@ -195,17 +209,35 @@ static int read_field(SweepValue *v, SweepField f, const ConfNode *n, const char
     case SWEEP_VARIATION_SEED: return read_seed(&v->variation_seed, n, what);
     case SWEEP_VARIATION_STRENGTH: return read_number(&v->variation_strength, n, what, 0, 1);
     case SWEEP_SEED_SIZE: return read_size(&v->seed_width, &v->seed_height, n, what);
+    case SWEEP_SEED_COMPAT: return read_name(&v->seed_compat, n, what, RENDER_SEED_NAMES);
+    case SWEEP_PROMPT_RULES: return read_name(&v->rules, n, what, SWEEP_RULES_NAMES);
     case SWEEP_FIELDS: break;
     }
     return 0;
 }
 
+/* The field's name or what other programs call it. */
 static int field_of(const char *name)
 {
+    static const struct {
+        const char *name;
+        SweepField field;
+    } alias[] = {{"cfg", SWEEP_GUIDANCE}, {"cfg_scale", SWEEP_GUIDANCE}, {"guidance_scale", SWEEP_GUIDANCE}, {"schedule", SWEEP_SPACING},
+                 {"scheduler", SWEEP_SPACING}, {"loras", SWEEP_LORA}, {"negative_prompt", SWEEP_NEGATIVE}, {"denoise", SWEEP_STRENGTH}};
+    for (size_t i = 0; i < sizeof alias / sizeof *alias; i++)
+        if (strcmp(name, alias[i].name) == 0)
+            return (int)alias[i].field;
     for (int f = 0; f < SWEEP_FIELDS; f++)
         if (strcmp(name, SWEEP_FIELD_NAMES[f]) == 0)
             return f;
     return -1;
+}
+
+static int unknown_field(const ConfNode *n, const char *what, const char *key)
+{
+    const char *near = str_nearest(key, SWEEP_FIELD_NAMES, SWEEP_FIELDS);
+    return conf_node_error(n, ERR_NOTFOUND, what, "'%s' is nothing that can vary%s%s%s", key, near ? "; did you mean '" : "", near ? near : "",
+                           near ? "'?" : "");
 }
 
 /* One entry that sets several fields: {prompt: ..., seed: ..., label: ...}. */
@@ -219,11 +251,8 @@ static int read_fields(SweepValue *v, const ConfNode *n, const char *what)
             continue;
         }
         int f = field_of(n->keys[i]);
-        if (f < 0) {
-            const char *near = str_nearest(n->keys[i], SWEEP_FIELD_NAMES, SWEEP_FIELDS);
-            return conf_node_error(n->items[i], ERR_NOTFOUND, what, "'%s' is nothing that can vary%s%s%s", n->keys[i],
-                                   near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
-        }
+        if (f < 0)
+            return unknown_field(n->items[i], what, n->keys[i]);
         TRY(read_field(v, (SweepField)f, n->items[i], what));
     }
     return 0;
@@ -343,7 +372,35 @@ static int read_run(SweepAxis *a, int field, const ConfNode *n, const char *what
     return read_number_run(a, field, range, what);
 }
 
-static int read_axis(SweepAxis *a, const char *name, const ConfNode *n)
+/* {prompt: [a, b], seed: [1, 2]}: the lists go together. */
+static int read_zip(SweepAxis *a, const ConfNode *n, const char *what)
+{
+    int count = -1;
+    for (int i = 0; i < n->count; i++) {
+        const ConfNode *list = n->items[i];
+        if (list->kind != CONF_NODE_LIST || list->count == 0)
+            return conf_node_error(list, ERR_FORMAT, what, "expected a list of maps, or a map of lists: {prompt: [a, b], seed: [1, 2]}");
+        if (count >= 0 && list->count != count)
+            return conf_node_error(list, ERR_RANGE, what, "lists that go together have one length: '%s' has %d entries, '%s' %d", n->keys[i],
+                                   list->count, n->keys[0], count);
+        count = list->count;
+    }
+    if (count < 0)
+        return conf_node_error(n, ERR_FORMAT, what, "an empty entry");
+    TRY(values_alloc(a, count));
+    for (int i = 0; i < n->count; i++) {
+        int f = field_of(n->keys[i]), label = strcmp(n->keys[i], "label") == 0;
+        if (f < 0 && !label)
+            return unknown_field(n->items[i], what, n->keys[i]);
+        for (int k = 0; k < count; k++)
+            TRY(label ? read_text(&a->value[k].label, n->items[i]->items[k], what)
+                      : read_field(&a->value[k], (SweepField)f, n->items[i]->items[k], what));
+    }
+    a->set = a->value[0].set;
+    return 0;
+}
+
+static int read_axis(SweepGrid *g, SweepAxis *a, const char *name, const ConfNode *n)
 {
     char what[128];
     int field = field_of(name);
@@ -353,6 +410,10 @@ static int read_axis(SweepAxis *a, const char *name, const ConfNode *n)
     TRY(str_copy(&a->name, name));
     if (n->kind == CONF_NODE_LIST)
         return read_list(a, field, n, what);
+    if (n->kind == CONF_NODE_MAP && (field == SWEEP_PROMPT || field == SWEEP_NEGATIVE) && conf_node_find(n, "template"))
+        return sweep_axis_templates(g, a, (SweepField)field, n, what);
+    if (n->kind == CONF_NODE_MAP && field < 0)
+        return read_zip(a, n, what);
     if (n->kind == CONF_NODE_MAP && (field >= 0 && field != SWEEP_LORA && field != SWEEP_HIRES))
         return read_run(a, field, n, what);
     if (field < 0)
@@ -372,7 +433,7 @@ int sweep_grid_parse(SweepGrid *g, const ConfNode *axes)
         return conf_node_error(axes, ERR_RANGE, "axes", "%d axes: at most %d", axes->count, SWEEP_MAX_AXES);
     for (int i = 0; i < axes->count; i++) {
         SweepAxis *a = &g->axis[g->naxes++];
-        TRY(read_axis(a, axes->keys[i], axes->items[i]));
+        TRY(read_axis(g, a, axes->keys[i], axes->items[i]));
         for (int f = 0; f < SWEEP_FIELDS; f++)
             if (set & a->set & 1u << f)
                 return conf_node_error(axes->items[i], ERR_FORMAT, "axes", "'%s' is set by two axes", SWEEP_FIELD_NAMES[f]);

@@ -12,6 +12,17 @@ int sweep_identity(const SweepConf *c, char hex[HASH_HEX_SIZE])
     char *text;
     uint8_t sum[HASH_SIZE];
     TRY(sweep_conf_identity(c, &text));
+    if (c->wildcards[0]) { /* what the files say decides what the images are */
+        SweepGrid g;
+        char *more = NULL;
+        int made = sweep_grid_init(&g, c);
+        if (made >= 0)
+            made = str_format(&more, "%s%s\n", text, g.wildcards_hash);
+        sweep_grid_deinit(&g);
+        free(text);
+        TRY(made);
+        text = more;
+    }
     int rc = hash_bytes(sum, text, strlen(text));
     if (rc >= 0)
         hash_hex(hex, sum, HASH_SIZE);

@@ -1,9 +1,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sweep/plan_rate.h"
 #include "sweep/sheet.h"
 #include "sweep/sweep.h"
-#include "sweep/work.h"
 
 enum { MAX_KINDS = 64 };
 
@@ -18,12 +18,11 @@ typedef struct {
 
 typedef struct {
     SweepGrid grid;
-    SweepWork work;
     Render *render;
     Kind *kind;
     int nkind;
-    int64_t left; /* images of kinds beyond MAX_KINDS */
-    double flops;
+    int64_t batches, left; /* left: images of kinds beyond MAX_KINDS */
+    double flops, pixels, latents; /* pixels: bytes of RGB */
 } Plans;
 
 static int same_kind(const Kind *k, const RenderSetup *s)
@@ -37,13 +36,17 @@ static int same_kind(const Kind *k, const RenderSetup *s)
     return 1;
 }
 
-static int add_batch(Plans *p, const SweepConf *c, int64_t b)
+static int add_batch(Plans *p, const SweepConf *c, const SweepItem *it, int n)
 {
-    SweepItem it;
     RenderSetup s;
-    int n = (int)(p->work.batch[b + 1] - p->work.batch[b]);
-    sweep_grid_item(&p->grid, p->work.item[p->work.batch[b]], &it);
-    TRY_CTX(sweep_item_setup(&it, c, p->render, &s), "image %lld", (long long)it.index);
+    int64_t dim[3];
+    TRY_CTX(sweep_item_setup(it, c, p->render, &s), "image %lld", (long long)it->index);
+    int64_t latent = render_latent_count(p->render, &s, dim);
+    int w, h;
+    render_setup_size(p->render, &s, &w, &h);
+    p->batches++;
+    p->pixels += 3.0 * w * h * n;
+    p->latents += c->latents ? 4.0 * (double)latent * n : 0;
     int k = 0;
     while (k < p->nkind && !same_kind(&p->kind[k], &s))
         k++;
@@ -53,13 +56,30 @@ static int add_batch(Plans *p, const SweepConf *c, int64_t b)
     }
     Kind *kind = &p->kind[k];
     if (k == p->nkind) {
-        *kind = (Kind){.item = it, .setup = s};
+        *kind = (Kind){.item = *it, .setup = s};
         p->nkind++;
     }
     kind->images += n;
     kind->batches++;
     kind->rows = n > kind->rows ? n : kind->rows;
     return 0;
+}
+
+/* Item by item in work order: nothing is kept but one line per kind of batch. */
+static int add_batches(Plans *p, const SweepConf *c)
+{
+    SweepItem first = {0}, it;
+    int n = 0;
+    for (int64_t k = 0; k < p->grid.count; k++) {
+        sweep_grid_item(&p->grid, sweep_grid_at(&p->grid, k), &it);
+        if (n && (n == c->batch || !sweep_item_compatible(&first, &it))) {
+            TRY(add_batch(p, c, &first, n));
+            n = 0;
+        }
+        if (!n++)
+            first = it;
+    }
+    return n ? add_batch(p, c, &first, n) : 0;
 }
 
 static int make_plans(Plans *p, const SweepConf *c, int threads)
@@ -70,17 +90,73 @@ static int make_plans(Plans *p, const SweepConf *c, int threads)
     sweep_conf_render(c, &conf);
     conf.threads = threads;
     TRY(render_open(&p->render, &conf));
-    uint8_t *done = calloc((size_t)p->grid.count + 1, 1);
-    p->kind = calloc(MAX_KINDS, sizeof *p->kind);
-    int rc = done && p->kind ? sweep_work_init(&p->work, &p->grid, done, c->batch) : err_set(ERR_NOMEM, "out of memory");
-    free(done);
-    TRY(rc);
-    for (int64_t b = 0; b < p->work.nbatch; b++)
-        TRY(add_batch(p, c, b));
+    if (!(p->kind = calloc(MAX_KINDS, sizeof *p->kind)))
+        return err_set(ERR_NOMEM, "out of memory");
+    TRY(add_batches(p, c));
     for (int i = 0; i < p->nkind; i++) {
         TRY(render_plan(p->render, &p->kind[i].setup, p->kind[i].rows, &p->kind[i].plan));
         p->flops += p->kind[i].plan.flops_image * (double)p->kind[i].images;
     }
+    if (p->left) /* as the others on average */
+        p->flops *= (double)p->grid.count / (double)(p->grid.count - p->left);
+    return 0;
+}
+
+static void add_bytes(StrBuf *out, double n)
+{
+    static const char *const unit[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    int i = 0;
+    for (; n >= 1024 && i < 4; i++)
+        n /= 1024;
+    str_add_format(out, i ? "%.1f %s" : "%.0f %s", n, unit[i]);
+}
+
+static void add_time(StrBuf *out, double s)
+{
+    if (s < 120)
+        str_add_format(out, "%.0f s", s);
+    else if (s < 7200)
+        str_add_format(out, "%.0f min", s / 60);
+    else if (s < 48 * 3600)
+        str_add_format(out, "%.1f h", s / 3600);
+    else
+        str_add_format(out, "%.1f days", s / 86400);
+}
+
+/* Rendered art compresses to about two thirds in run.h5 and as PNG. */
+static const double SHARE = 0.65;
+
+static int add_estimates(const Plans *p, const SweepConf *c, int threads, StrBuf *out)
+{
+    double seconds, rate;
+    int64_t before;
+    str_add(out, "on disk about ");
+    add_bytes(out, SHARE * p->pixels + p->latents + 2048.0 * (double)p->grid.count);
+    str_add(out, ": images ");
+    add_bytes(out, SHARE * p->pixels);
+    str_add(out, " (uncompressed ");
+    add_bytes(out, p->pixels);
+    str_add(out, ")");
+    if (c->latents) {
+        str_add(out, ", latents ");
+        add_bytes(out, p->latents);
+    }
+    if (c->png) {
+        str_add(out, "; PNG files ");
+        add_bytes(out, SHARE * p->pixels);
+        str_add(out, " more");
+    }
+    TRY(sweep_rate_previous(&seconds, &before, c->output));
+    str_add(out, "\ntime about ");
+    if (before) {
+        add_time(out, seconds * (double)p->grid.count);
+        str_add_format(out, " on one rank (%.2f s per image in the run of %lld images that is there)", seconds, (long long)before);
+    } else {
+        TRY(sweep_rate_measure(&rate, sweep_conf_dtype(c), threads));
+        add_time(out, p->flops / rate);
+        str_add_format(out, " on one rank like this machine with %d threads (%.0f GFLOP/s measured; small images take longer)", threads, rate * 1e-9);
+    }
+    str_add(out, "; n ranks divide it by n\n");
     return 0;
 }
 
@@ -107,28 +183,34 @@ static void kind_text(const Kind *k, StrBuf *out)
                    k->plan.peak, (double)k->plan.peak / 1048576);
 }
 
+static int plan_text(const Plans *p, const SweepConf *c, int threads, StrBuf *out)
+{
+    size_t peak = 0;
+    str_add_format(out, "%s: %lld images", c->output, (long long)p->grid.count);
+    for (int i = 0; i < p->grid.naxes; i++)
+        str_add_format(out, "%s%s %lld", i ? " x " : " = ", p->grid.axis[i].name, (long long)p->grid.axis[i].count);
+    if (p->grid.count < p->grid.product)
+        str_add_format(out, ", less %lld that the conditions take out", (long long)(p->grid.product - p->grid.count));
+    str_add_format(out, ", %lld batches\nmodel %s, %s, %s\n\n", (long long)p->batches, c->model, dtype_name(sweep_conf_dtype(c)),
+                   render_backend(p->render));
+    for (int i = 0; i < p->nkind; i++) {
+        kind_text(&p->kind[i], out);
+        peak = p->kind[i].plan.peak > peak ? p->kind[i].plan.peak : peak;
+    }
+    if (p->left)
+        str_add_format(out, "and %lld images of more kinds\n", (long long)p->left);
+    str_add_format(out, "\nin all %.3f TFLOP; peak %zu bytes (%.1f MiB) per rank\n", p->flops * 1e-12, peak, (double)peak / 1048576);
+    TRY(add_estimates(p, c, threads, out));
+    return str_status(out);
+}
+
 int sweep_plan_text(const SweepConf *c, int threads, StrBuf *out)
 {
     Plans p;
     memset(&p, 0, sizeof p);
     int rc = make_plans(&p, c, threads);
-    if (rc >= 0) {
-        str_add_format(out, "%s: %lld images", c->output, (long long)p.grid.count);
-        for (int i = 0; i < p.grid.naxes; i++)
-            str_add_format(out, "%s%s %lld", i ? " x " : " = ", p.grid.axis[i].name, (long long)p.grid.axis[i].count);
-        str_add_format(out, ", %lld batches\nmodel %s, %s, %s\n\n", (long long)p.work.nbatch, c->model, dtype_name(sweep_conf_dtype(c)),
-                       render_backend(p.render));
-        for (int i = 0; i < p.nkind; i++)
-            kind_text(&p.kind[i], out);
-        if (p.left)
-            str_add_format(out, "and %lld images of more kinds\n", (long long)p.left);
-        size_t peak = 0;
-        for (int i = 0; i < p.nkind; i++)
-            peak = p.kind[i].plan.peak > peak ? p.kind[i].plan.peak : peak;
-        str_add_format(out, "\nin all %.3f TFLOP; peak %zu bytes (%.1f MiB) per rank\n", p.flops * 1e-12, peak, (double)peak / 1048576);
-        rc = str_status(out);
-    }
-    sweep_work_deinit(&p.work);
+    if (rc >= 0)
+        rc = plan_text(&p, c, threads, out);
     render_close(p.render);
     sweep_grid_deinit(&p.grid);
     free(p.kind);

@@ -213,7 +213,7 @@ void reproduce_compare(const IoImage *a, const IoImage *b, ReproduceResult *out)
 static int render(Reproducer *r, const SweepConf *c, char *const *moved, const IoImage *stored, ReproduceResult *out)
 {
     SweepGrid grid = {0};
-    SweepItem it;
+    SweepItem it = {0};
     RenderSetup s;
     RenderItem item;
     RenderResult result = {0};
@@ -230,7 +230,7 @@ static int render(Reproducer *r, const SweepConf *c, char *const *moved, const I
             grid.base.lora[i].path = NULL;
             TRY_GOTO(str_copy(&grid.base.lora[i].path, moved[i]));
         }
-    sweep_grid_item(&grid, 0, &it);
+    TRY_GOTO(sweep_item_load(&grid, 0, &it));
     TRY_GOTO(sweep_item_setup(&it, c, r->render, &s));
     sweep_item_render(&it, &item);
     TRY_GOTO(render_run(r->render, &s, &item, 1, &result, r->o->tick, r->o->ctx));
@@ -240,6 +240,7 @@ static int render(Reproducer *r, const SweepConf *c, char *const *moved, const I
     memset(&result.image, 0, sizeof result.image);
 done:
     render_result_deinit(&result);
+    sweep_item_deinit(&it);
     sweep_grid_deinit(&grid);
     return rc;
 }

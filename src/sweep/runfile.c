@@ -185,7 +185,7 @@ static int write_grid(IoH5 *f, const SweepGrid *g)
         }
         TRY(rc);
     }
-    if (!n)
+    if (!n || g->keep)
         return 0;
     TRY(io_h5_write(f, "grid/shape", DTYPE_I64, 1, &n, shape, NULL));
     return io_h5_write_strings(f, "grid/axes", names, n);

@@ -129,6 +129,9 @@ static int cell_side(const SheetCells *c, int cell, int largest)
 static int load_tile(IoImage *out, SweepRunFile *run, int64_t index, int side)
 {
     IoImage img = {0};
+    *out = img;
+    if (index < 0) /* taken out by a condition: stays empty */
+        return 0;
     TRY(sweep_runfile_image(run, index, &img));
     int longest = img.w > img.h ? img.w : img.h, times = side / longest;
     if (times == 1) {

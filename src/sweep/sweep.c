@@ -269,7 +269,7 @@ static int do_batch(Run *run, int64_t number)
         return err_set(ERR_NOMEM, "out of memory");
     TRY_GOTO(batch_init(&b, n));
     for (int i = 0; i < n; i++) {
-        sweep_grid_item(&run->grid, run->work.item[run->work.batch[number] + i], &items[i]);
+        TRY_GOTO(sweep_item_load(&run->grid, run->work.item[run->work.batch[number] + i], &items[i]));
         sweep_item_render(&items[i], &b.item[i]);
     }
     TRY_GOTO(sweep_item_setup(&items[0], run->c, run->render, &s));
@@ -278,6 +278,8 @@ static int do_batch(Run *run, int64_t number)
     run->rendered += n;
 done:
     batch_deinit(&b, n);
+    for (int i = 0; i < n; i++)
+        sweep_item_deinit(&items[i]);
     free(items);
     return rc;
 }

@@ -85,7 +85,7 @@ static void test_sweep_grid__work_order_visits_all_with_few_changes(void **state
         assert_true(k >= 0 && k < g.count && !seen[k]);
         seen[k] = 1;
         sweep_grid_item(&g, k, &it);
-        loras += p && it.lora != before.lora;
+        loras += p && (it.nlora != before.nlora || (it.nlora && it.lora[0].path != before.lora[0].path));
         looks += p && it.steps != before.steps;
         prompts += p && it.prompt != before.prompt;
         before = it;
