@@ -29,6 +29,9 @@ int sweep_record_make(SweepRecord *rec, Render *r, const SweepConf *c, const Swe
                          .prompt = it->prompt,
                          .negative = it->negative,
                          .seed_compat = RENDER_SEED_NAMES[s->seed_compat],
+                         .rules = PROMPT_RULES_NAMES[s->rules],
+                         .typed = it->typed && strcmp(it->typed, it->prompt) != 0 ? it->typed : NULL,
+                         .typed_negative = it->typed_negative && strcmp(it->typed_negative, it->negative) != 0 ? it->typed_negative : NULL,
                          .sampler = it->sampler,
                          .spacing = it->spacing,
                          .sampler_used = sampler_kind_name(s->sampler.kind),
@@ -84,6 +87,12 @@ void sweep_record_json(const SweepRecord *rec, StrBuf *b)
     add_int(b, "index", rec->index);
     add_text(b, "prompt", rec->prompt);
     add_text(b, "negative", rec->negative);
+    if (rec->typed)
+        add_text(b, "prompt_typed", rec->typed);
+    if (rec->typed_negative)
+        add_text(b, "negative_typed", rec->typed_negative);
+    if (rec->rules)
+        add_text(b, "prompt_rules", rec->rules);
     add_int(b, "seed", rec->seed);
     add_text(b, "seed_compat", rec->seed_compat);
     add_int(b, "width", rec->width);
@@ -234,6 +243,9 @@ int sweep_record_parse(SweepRecord *rec, const char *json, const char *name)
                  {"pixels_sha256", &rec->pixels_sha256}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         TRY(get_text(o, texts[i].key, name, texts[i].to));
+    rec->typed = json_string_value(json_object_get(o, "prompt_typed"));
+    rec->typed_negative = json_string_value(json_object_get(o, "negative_typed"));
+    rec->rules = json_string_value(json_object_get(o, "prompt_rules"));
     int64_t w, h, steps, skip;
     TRY(get_int(o, "index", name, 0, INT64_MAX, &rec->index));
     TRY(get_int(o, "seed", name, 0, INT64_MAX, &rec->seed));

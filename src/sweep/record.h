@@ -10,6 +10,8 @@ typedef struct {
     const char *version, *commit, *backend, *dtype;
     const char *model, *variant, *model_hash;       /* variant "" when none was asked for */
     const char *prompt, *negative, *seed_compat;
+    const char *typed, *typed_negative;             /* as in the configuration (templates, tags); NULL where they are the same */
+    const char *rules;                              /* PROMPT_RULES_NAMES; NULL in records that do not say */
     const char *sampler, *spacing;                  /* as asked for: "" is the model's own */
     const char *sampler_used, *spacing_used;
     const char *pixels_sha256;                      /* of H*W*3 bytes */

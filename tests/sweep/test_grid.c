@@ -1,6 +1,8 @@
 /* Axes: numbering, work order, batches; bad configurations. */
 #include "models/fixture.h"
 
+#include <malloc.h>
+
 #include "sweep/grid.h"
 #include "sweep/sheet.h"
 #include "sweep/work.h"
@@ -298,6 +300,136 @@ static void test_sweep_conf__identity_ignores_what_changes_no_image(void **state
     config_deinit(&sweep_conf_table, &b);
 }
 
+static void expect_prompt(const SweepGrid *g, int64_t index, const char *want)
+{
+    SweepItem it;
+    OK(sweep_item_load(g, index, &it));
+    assert_string_equal(it.prompt, want);
+    sweep_item_deinit(&it);
+}
+
+static void test_sweep_grid__templates(void **state)
+{
+    (void)state;
+    SweepConf c;
+    SweepGrid g;
+    SweepItem it;
+    grid_of(&g, &c, "wildcards: tests/vectors/templates/wildcards\naxes:\n"
+                    "  prompt: {template: ['a {red|green} __season__', 'x'], mode: combinatorial}\n  seed: [1, 2]\n");
+    assert_int_equal(g.count, (8 + 1) * 2);
+    expect_prompt(&g, 0, "a red autumn");
+    expect_prompt(&g, 15, "a green winter");
+    expect_prompt(&g, 17, "x");
+    sweep_grid_item(&g, 0, &it);
+    assert_string_equal(it.prompt, "a {red|green} __season__");
+    assert_int_equal(strlen(g.wildcards_hash), 64);
+    grid_end(&g, &c);
+    grid_of(&g, &c, "axes:\n  prompt: {template: '{a|b|c|d|e|f|g|h} {a|b|c|d|e|f|g|h}', count: 100, seed: 3}\n  cfg: [1, 2]\n");
+    assert_int_equal(g.count, 200);
+    int differ = 0;
+    for (int64_t k = 0; k < 198; k += 2) { /* one draw for all values of the other axes */
+        SweepItem a, b, d;
+        OK(sweep_item_load(&g, k, &a));
+        OK(sweep_item_load(&g, k + 1, &b));
+        OK(sweep_item_load(&g, k + 2, &d));
+        assert_string_equal(a.prompt, b.prompt);
+        differ += strcmp(a.prompt, d.prompt) != 0;
+        sweep_item_deinit(&a), sweep_item_deinit(&b), sweep_item_deinit(&d);
+    }
+    assert_true(differ > 80);
+    grid_end(&g, &c);
+}
+
+static void test_sweep_grid__conditions(void **state)
+{
+    (void)state;
+    SweepConf c;
+    SweepGrid g;
+    SweepItem it;
+    int64_t coord[SWEEP_MAX_AXES];
+    grid_of(&g, &c, "only: \"cfg=7 and lora='ink' or steps>=30\"\nexclude: [\"seed in (5, 7..8)\", \"look='slow' and cfg=3\"]\naxes:\n"
+                    "  cfg: [3, 7]\n  lora: [none, {path: x/ink.safetensors, scale: 0.5}]\n  seed: {count: 10}\n"
+                    "  look: [{steps: 10, label: quick}, {steps: 30, label: slow}]\n");
+    assert_int_equal(g.product, 80);
+    int64_t n = 0;
+    uint8_t *seen = calloc(80, 1);
+    for (int64_t p = 0; p < g.count; p++) {
+        sweep_grid_item(&g, p, &it);
+        int ink = it.nlora == 1;
+        assert_true((it.guidance == 7 && ink) || it.steps >= 30);
+        assert_true(it.seed != 5 && it.seed != 7 && it.seed != 8 && !(it.steps == 30 && it.guidance == 3));
+        sweep_grid_coords(&g, p, coord);
+        assert_int_equal(sweep_grid_index(&g, coord), p);
+        int64_t k = sweep_grid_at(&g, p);
+        assert_true(k >= 0 && k < g.count && !seen[k]);
+        seen[k] = 1;
+        n++;
+    }
+    assert_int_equal(n, 7 * 3); /* seeds x (7: ink quick, ink slow, none slow) */
+    const int64_t out[SWEEP_MAX_AXES] = {0, 0, 0, 0};
+    assert_int_equal(sweep_grid_index(&g, out), -1);
+    free(seen);
+    grid_end(&g, &c);
+}
+
+static void test_sweep_grid__zip_tags_and_names(void **state)
+{
+    (void)state;
+    SweepConf c;
+    SweepGrid g;
+    SweepItem it;
+    char dir[] = "/tmp/test_grid_XXXXXX", path[64], text[600];
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/ink.safetensors", dir);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fclose(f);
+    snprintf(text, sizeof text,
+             "loras: %s\naxes:\n  pair: {prompt: ['a <lora:ink:0.5> b', '<lora:ink>c<lora:ink:0.25>'], seed: [1, 2], label: [one, two]}\n"
+             "  seed_compat: [atelier, diffusers-cpu, a1111-gpu]\n  schedule: [karras]\n", dir);
+    grid_of(&g, &c, text);
+    assert_int_equal(g.count, 6);
+    OK(sweep_item_load(&g, 5, &it));
+    assert_string_equal(it.prompt, "c");
+    assert_string_equal(it.typed, "<lora:ink>c<lora:ink:0.25>");
+    assert_string_equal(it.spacing, "karras");
+    assert_true(it.nlora == 1 && it.lora[0].scale == 1.25 && it.seed == 2 && it.rules == PROMPT_A1111);
+    assert_string_equal(it.lora[0].path, path);
+    sweep_item_deinit(&it);
+    OK(sweep_item_load(&g, 4, &it)); /* diffusers: as typed */
+    assert_true(it.nlora == 0 && it.rules == PROMPT_DIFFUSERS);
+    assert_string_equal(it.prompt, "<lora:ink>c<lora:ink:0.25>");
+    sweep_item_deinit(&it);
+    grid_end(&g, &c);
+    remove(path);
+    remove(dir);
+}
+
+/* A million combinations: nothing grows with their number. */
+static void test_sweep_grid__a_million_in_constant_memory(void **state)
+{
+    (void)state;
+    SweepConf c;
+    SweepGrid g;
+    SweepItem it;
+    struct mallinfo2 before = mallinfo2();
+    grid_of(&g, &c, "axes:\n  prompt: {template: '{a|b|c|d|e|f|g|h|i|j} {a|b|c|d|e|f|g|h|i|j}', mode: combinatorial}\n"
+                    "  seed: {count: 1000}\n  cfg: {range: [1, 10]}\n");
+    assert_int_equal(g.count, 1000000);
+    size_t most = 0;
+    for (int64_t p = 0; p < g.count; p += 101) {
+        sweep_grid_item(&g, sweep_grid_at(&g, p), &it);
+        OK(sweep_item_load(&g, it.index, &it));
+        if (p % 101 == 0) {
+            size_t now = mallinfo2().uordblks;
+            most = now > most ? now : most;
+        }
+        sweep_item_deinit(&it);
+    }
+    assert_true(most < before.uordblks + 500000);
+    grid_end(&g, &c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +441,10 @@ int main(void)
         cmocka_unit_test(test_sweep_grid__labels),
         cmocka_unit_test(test_sweep_grid__bad_configurations),
         cmocka_unit_test(test_sweep_grid__sheet_axes_are_checked),
+        cmocka_unit_test(test_sweep_grid__templates),
+        cmocka_unit_test(test_sweep_grid__conditions),
+        cmocka_unit_test(test_sweep_grid__zip_tags_and_names),
+        cmocka_unit_test(test_sweep_grid__a_million_in_constant_memory),
         cmocka_unit_test(test_sweep_conf__identity_ignores_what_changes_no_image),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
