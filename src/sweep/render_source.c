@@ -88,9 +88,25 @@ int render_mask_load(const RenderSetup *s, const char *path, uint8_t *soft)
     return blur(soft, s->width, s->height, s->inpaint.blur);
 }
 
+/* A1111 (modules/processing.py) shrinks the mask with Pillow's bicubic filter and rounds. */
+static int shrink_smooth(const RenderSetup *s, const uint8_t *soft, int w, int h, float *mask)
+{
+    IoImage large, small = {0};
+    TRY(io_image_init(&large, s->width, s->height, 1));
+    memcpy(large.data, soft, (size_t)s->width * (size_t)s->height);
+    int rc = io_image_resize(&small, &large, w, h, IO_FILTER_BICUBIC);
+    for (int i = 0; rc >= 0 && i < w * h; i++)
+        mask[i] = small.data[i] >= HALF;
+    io_image_deinit(&large);
+    io_image_deinit(&small);
+    return rc;
+}
+
 int render_mask_latent(const Render *r, const RenderSetup *s, const uint8_t *soft, float *mask)
 {
     int f = vae_factor(pipeline_vae(r->pipe)), w = s->width / f, h = s->height / f;
+    if (s->rules == PROMPT_A1111 || s->rules == PROMPT_A1111_NO_NORM)
+        return shrink_smooth(s, soft, w, h, mask);
     for (int y = 0; y < h; y++)
         for (int x = 0; x < w; x++)
             mask[(size_t)y * (size_t)w + (size_t)x] = soft[(size_t)(y * f) * (size_t)s->width + (size_t)(x * f)] >= HALF;
