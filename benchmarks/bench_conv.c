@@ -1,4 +1,6 @@
-/* Convolutions of SD 1.5 (UNet and VAE at 512x512) and of the base model: y, dx and dw. Usage: bench_conv [threads [part of a line]] */
+/* Convolutions of SD 1.5 (UNet and VAE at 512x512) and of the base model: y, dx and dw. Those that take the Winograd kernel are
+ * also run without it. Usage: bench_conv [threads [part of a line]] */
+#include "cpu/conv_winograd.h"
 #include "op_bench.h"
 
 static const struct {
@@ -18,7 +20,7 @@ static const struct {
     {8, 32, 32, 64, 64, 3, 1, 1},     {8, 64, 64, 32, 32, 3, 2, 1},
 };
 
-static void bench(Backend *be, size_t i, Dtype t, double peak, const char *only)
+static void bench(Backend *be, Backend *direct, size_t i, Dtype t, double peak, const char *only)
 {
     int64_t n = shapes[i].items, ci = shapes[i].ci, co = shapes[i].co;
     int k = shapes[i].k, p = k / 2, s = shapes[i].stride;
@@ -39,10 +41,15 @@ static void bench(Backend *be, size_t i, Dtype t, double peak, const char *only)
                  (int)shapes[i].h, (int)shapes[i].w, (int)ci, (int)co, k, k, s);
         if (!strstr(name, only))
             continue;
-        double sec = j == 0   ? bench_op(be, OP_CONV2D, &a, fwd, 3, &y, 1, reps)
-                     : j == 1 ? bench_op(be, OP_CONV2D_BWD_X, &ax, back, 2, &x, 1, reps)
-                              : bench_op(be, OP_CONV2D_BWD_W, &aw, grad, 2, &dw, 1, reps);
-        op_bench_line(name, t, flops, sec, peak);
+        ConvShape shape = conv_shape(&xs, &ws, &ys, &a, t);
+        int pair = j < 2 && cpu_conv_winograd_wanted(be, &shape);
+        for (int m = 0; m < (pair ? 2 : 1); m++) {
+            Backend *b = m ? direct : be;
+            double sec = j == 0   ? bench_op(b, OP_CONV2D, &a, fwd, 3, &y, 1, reps)
+                         : j == 1 ? bench_op(b, OP_CONV2D_BWD_X, &ax, back, 2, &x, 1, reps)
+                                  : bench_op(b, OP_CONV2D_BWD_W, &aw, grad, 2, &dw, 1, reps);
+            op_bench_line(m ? "    direct" : name, t, flops, sec, peak);
+        }
     }
     OpView *all[] = {&x, &y, &w, &dw, &bias};
     for (int j = 0; j < 5; j++)
@@ -51,8 +58,10 @@ static void bench(Backend *be, size_t i, Dtype t, double peak, const char *only)
 
 int main(int argc, char **argv)
 {
-    Backend *be;
-    if (cpu_backend_create(&be, argc > 1 ? atoi(argv[1]) : 0, CPU_ISA_AVX512) < 0) {
+    Backend *be, *direct;
+    int threads = argc > 1 ? atoi(argv[1]) : 0, rc = cpu_backend_create(&be, threads, CPU_ISA_AVX512);
+    setenv("ATELIER_WINOGRAD", "off", 1);
+    if (rc < 0 || cpu_backend_create(&direct, threads, CPU_ISA_AVX512) < 0) {
         fprintf(stderr, "%s\n", err_message());
         return 1;
     }
@@ -61,8 +70,9 @@ int main(int argc, char **argv)
         double peak = op_bench_peak(be, t);
         printf("%s peak: %.1f GFLOP/s on %d threads\n", dtype_name(t), peak * 1e-9, be->threads);
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-            bench(be, i, t, peak, argc > 2 ? argv[2] : "");
+            bench(be, direct, i, t, peak, argc > 2 ? argv[2] : "");
     }
     backend_destroy(be);
+    backend_destroy(direct);
     return 0;
 }

@@ -33,19 +33,42 @@ static int bf16_of_machine(void)
 #endif
 }
 
+/* Which of three names the environment variable holds; `otherwise` where it is unset or empty. */
+static int env_choice(const char *variable, const char *const names[3], int otherwise, int *choice)
+{
+    const char *want = getenv(variable);
+    *choice = otherwise;
+    if (!want || !*want)
+        return 0;
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(want, names[i])) {
+            *choice = i;
+            return 0;
+        }
+    return err_set(ERR_RANGE, "%s=%s: expected %s, %s or %s", variable, want, names[0], names[1], names[2]);
+}
+
+static int amx_of_machine(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("amx-bf16") != 0;
+#else
+    return 0;
+#endif
+}
+
+int cpu_winograd_detect(int *winograd)
+{
+    static const char *const names[] = {"off", "auto", "all"};
+    return env_choice("ATELIER_WINOGRAD", names, CPU_WINOGRAD_AUTO, winograd);
+}
+
 int cpu_isa_detect(int limit, int *isa)
 {
     static const char *const names[] = {"base", "avx2", "avx512"};
-    const char *want = getenv("ATELIER_ISA");
-    if (want && *want) {
-        int found = -1;
-        for (int i = 0; i < 3; i++)
-            if (!strcmp(want, names[i]))
-                found = i;
-        if (found < 0)
-            return err_set(ERR_RANGE, "ATELIER_ISA=%s: expected base, avx2 or avx512", want);
-        limit = found < limit ? found : limit;
-    }
+    int named;
+    TRY(env_choice("ATELIER_ISA", names, CPU_ISA_AVX512, &named));
+    limit = named < limit ? named : limit;
     int has = isa_of_machine();
     *isa = has < limit ? has : limit;
     return 0;
@@ -126,6 +149,8 @@ int cpu_backend_create(Backend **out, int threads, int isa_limit)
     be->sync = backend_sync;
     be->destroy = cpu_destroy;
     TRY_GOTO(cpu_isa_detect(isa_limit, &st->isa));
+    st->amx = amx_of_machine();
+    TRY_GOTO(cpu_winograd_detect(&st->winograd));
     st->bf16 = st->isa == CPU_ISA_AVX512 && bf16_of_machine();
     cpu_norm_register(be);
     cpu_attention_register(be);

@@ -4,18 +4,20 @@
 #include <string.h>
 
 #include "cpu/conv_gemm.h"
+#include "cpu/conv_winograd.h"
 #include "cpu/tile.h"
 #include "cpu/widen.h"
 
 /* SMALL_WEIGHT: bytes of a packed weight that may exist in several formats. */
 enum { BAND_FLOPS = 10 * 1000 * 1000, BAND_ROWS = 4, BANDS = 32, FORMATS = 3, SMALL_WEIGHT = 2 << 20 };
 
-enum { LINEAR, GEMM, BANDS_OF_ROWS };
+enum { LINEAR, GEMM, WINOGRAD, BANDS_OF_ROWS };
 
 typedef struct {
     ConvShape s;
     GemmPlan linear;             /* kind LINEAR: conv_is_linear */
     ConvGemm gemm;               /* kind GEMM: cpu_conv_gemm_wanted */
+    ConvWinograd winograd;       /* kind WINOGRAD: cpu_conv_winograd_wanted */
     int kind, forward, bias, res;
     int nband, nformat;          /* kind BANDS_OF_ROWS, and all below */
     ConvBand band[BANDS];
@@ -149,9 +151,17 @@ static int conv_plan(Backend *be, OpKind kind, const OpAttr *attr, const Shape *
     p->s = p->forward ? conv_shape(in0, w, out, attr, type) : conv_shape(out, w, in0, attr, type);
     p->bias = p->forward && (attr->has & OP_HAS_BIAS);
     p->res = (attr->has & OP_HAS_RES) != 0;
-    p->kind = conv_is_linear(&p->s) ? LINEAR : cpu_conv_gemm_wanted(&p->s) ? GEMM : BANDS_OF_ROWS;
+    p->kind = conv_is_linear(&p->s)               ? LINEAR
+              : cpu_conv_winograd_wanted(be, &p->s) ? WINOGRAD
+              : cpu_conv_gemm_wanted(&p->s)         ? GEMM
+                                                    : BANDS_OF_ROWS;
     if (p->kind == LINEAR)
         return plan_linear(be, p);
+    if (p->kind == WINOGRAD) {
+        cpu_conv_winograd_plan(be, &p->s, p->forward, p->bias, p->res, &p->winograd);
+        p->bytes = p->winograd.bytes;
+        return 0;
+    }
     if (p->kind == GEMM) {
         TRY(cpu_conv_gemm_plan(be, &p->s, p->forward, p->bias, p->res, &p->gemm));
         p->bytes = cpu_conv_gemm_scratch(be, &p->gemm);
@@ -284,6 +294,10 @@ static int conv_run(Backend *be, const OpCall *c)
     const void *bias = p->bias ? c->in[2].data : NULL, *res = p->res ? c->in[2 + p->bias].data : NULL;
     if (p->kind == LINEAR)
         return cpu_gemm_run(be, &p->linear, c->in[0].data, c->in[1].data, bias, res, c->out[0].data, c->scratch);
+    if (p->kind == WINOGRAD) {
+        cpu_conv_winograd_run(be, &p->winograd, c->in[0].data, c->in[1].data, bias, res, c->out[0].data, c->scratch);
+        return 0;
+    }
     if (p->kind == GEMM)
         return cpu_conv_gemm_run(be, &p->gemm, c->in[0].data, c->in[1].data, bias, res, c->out[0].data, c->scratch);
     for (int i = 0; i < p->nformat; i++)

@@ -13,10 +13,13 @@
 #include "ops/backend.h"
 
 enum { CPU_ISA_BASE, CPU_ISA_AVX2, CPU_ISA_AVX512 };
+enum { CPU_WINOGRAD_OFF, CPU_WINOGRAD_AUTO, CPU_WINOGRAD_ALL };
 
 typedef struct {
     int isa;          /* CPU_ISA_*: what the machine has, limited by `isa_limit` and ATELIER_ISA=base|avx2|avx512 */
     int bf16;         /* AVX512_BF16 present and allowed */
+    int amx;          /* oneDNN has bf16 products in AMX tiles */
+    int winograd;     /* CPU_WINOGRAD_*: 3x3 convolutions that may take conv_winograd.c; ATELIER_WINOGRAD=off|auto|all */
     void *dnnl;       /* linear.c and conv.c: engine, primitive cache, packed weights (src/cpu/dnnl.h) */
 } CpuState;           /* Backend.impl */
 

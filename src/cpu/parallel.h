@@ -17,5 +17,7 @@ void cpu_parallel_flat(const Backend *be, int64_t n, int64_t bytes, CpuFlat fn, 
 
 /* What this machine can run, limited by `limit` and the variable ATELIER_ISA; ERR_RANGE when that names nothing known. */
 int cpu_isa_detect(int limit, int *isa);
+/* CPU_WINOGRAD_AUTO, or what the variable ATELIER_WINOGRAD says; ERR_RANGE likewise. */
+int cpu_winograd_detect(int *winograd);
 
 #endif

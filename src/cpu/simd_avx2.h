@@ -8,6 +8,9 @@ INLINE vf vf_set(float x) { return _mm256_set1_ps(x); }
 INLINE vf vf_zero(void) { return _mm256_setzero_ps(); }
 INLINE vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
 INLINE void vf_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
+/* Past the caches; p is aligned. vf_stream_end before others read it. */
+INLINE void vf_stream(float *p, vf v) { _mm256_stream_ps(p, v); }
+INLINE void vf_stream_end(void) { _mm_sfence(); }
 INLINE vf vf_load_part(const float *p, int lanes)
 {
     float t[8] ALIGNED = {0};

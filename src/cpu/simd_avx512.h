@@ -11,6 +11,9 @@ INLINE vf vf_zero(void) { return _mm512_setzero_ps(); }
 INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
 INLINE vf vf_load_part(const float *p, int lanes) { return _mm512_maskz_loadu_ps(vm_lanes(lanes), p); }
 INLINE void vf_store(float *p, vf v) { _mm512_storeu_ps(p, v); }
+/* Past the caches; p is aligned. vf_stream_end before others read it. */
+INLINE void vf_stream(float *p, vf v) { _mm512_stream_ps(p, v); }
+INLINE void vf_stream_end(void) { _mm_sfence(); }
 INLINE void vf_store_part(float *p, vf v, int lanes) { _mm512_mask_storeu_ps(p, vm_lanes(lanes), v); }
 
 INLINE vf vf_widen_bf16(__m256i h)

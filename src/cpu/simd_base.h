@@ -12,6 +12,8 @@ INLINE vf vf_load(const float *p)
     return v;
 }
 INLINE void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+INLINE void vf_stream(float *p, vf v) { vf_store(p, v); }
+INLINE void vf_stream_end(void) {}
 INLINE vf vf_load_part(const float *p, int lanes)
 {
     vf v = vf_zero();

@@ -390,6 +390,7 @@ static void test_cpu_conv__bf16_without_avx512(void **state)
 
 int main(void)
 {
+    setenv("ATELIER_WINOGRAD", "off", 1); /* test_conv_winograd.c has its own tests */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cpu_conv__equals_f64),
         cmocka_unit_test(test_cpu_conv__equals_f64_with_bias_and_res),
