@@ -3,12 +3,16 @@
 #include <string.h>
 
 enum { OUT = WINOGRAD_OUT, IN = WINOGRAD_IN, POINTS = WINOGRAD_POINTS, BLOCK = WINOGRAD_BLOCK };
-/* CHUNK_BYTES: transformed inputs of a chunk; above STREAM_BYTES they are written past the caches. FEW_TILES: so few that a chunk's products stay in the second cache beside
- * SHALLOW channels of transformed weights. */
-enum { CHUNK_BYTES = 32 << 20, STREAM_BYTES = 6 << 20, MIN_CHUNK = 64, MAX_CHUNK = 512, FEW_TILES = 128, SHALLOW = 64, DEEP = 1024, GROUP = 48, PART = 96 };
+/* Cutting, which changes no bit. CHUNK_BYTES: transformed inputs of a chunk, of MIN_CHUNK to MAX_CHUNK tiles; above STREAM_BYTES
+ * they are written past the caches. Up to FEW_TILES, and for more than DEEP channels, all products of a part are kept and
+ * SHALLOW channels of weights transformed at a time, so that both stay in the second cache; else all channels at once, for
+ * GROUP tiles after another. PART: fewest tiles of a part of a chunk. */
+enum { CHUNK_BYTES = 32 << 20, MIN_CHUNK = 64, MAX_CHUNK = 512, STREAM_BYTES = 6 << 20 };
+enum { FEW_TILES = 128, SHALLOW = 64, DEEP = 1024, GROUP = 48, PART = 96, TASK_TILES = 8 };
 /* Below these, and where half of the tiles' results would be thrown away, the direct convolution is as fast. */
 enum { MIN_CHANNELS = 32, MIN_TILES = 4 };
-enum { TASK_TILES = 8, ROWS = 4, LINE = 16 };
+/* Rows of a product come in fours; LINE: floats of a cache line. */
+enum { ROWS = 4, LINE = 16 };
 
 static int64_t round_up(int64_t x, int64_t to)
 {
@@ -46,7 +50,7 @@ int cpu_conv_winograd_wanted(const Backend *be, const ConvShape *s)
 /* Distances that are odd multiples of a cache line keep the 36 planes, and the rows, from sharing sets. */
 static int64_t spread(int64_t floats)
 {
-    return (round_up(floats, LINE) | LINE);
+    return round_up(floats, LINE) | LINE;
 }
 
 static int64_t part_rows(const ConvWinograd *p)

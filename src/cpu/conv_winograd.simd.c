@@ -94,9 +94,10 @@ INLINE void weight_load(const void *w, int64_t lane, int lanes, int bf, vf g[TAP
     for (; TAPS - t > 1; t += VL) {
         int n = TAPS - t < VL ? TAPS - t : VL;
         vf x[VL];
+        const void *from = t_at(w, t, bf);
 #pragma GCC unroll 16
-        for (int i = 0; i < VL; i++)
-            x[i] = i < lanes ? vt_load(w, i * lane + t, n, bf) : vf_zero();
+        for (int i = 0; i < VL; i++, from = t_at(from, lane, bf))
+            x[i] = i < lanes ? vt_load(from, 0, n, bf) : vf_zero();
         vf_transpose(x);
         for (int i = 0; i < n; i++)
             g[t + i] = x[i];
@@ -135,7 +136,8 @@ INLINE void weight_block(const void *w, int64_t lane, int64_t step, int64_t lane
         for (int64_t i = 0; i < BLOCK; i += VL) {
             int n = i < lanes ? lanes_at(i, lanes) : 0;
             const void *at = t_at(w, i * lane + k * step, bf);
-            for (int j = 0; j < n; j++)
+            /* Two channels lie within a line, or nearly. */
+            for (int j = (int)(k % 2); j < n; j += 2)
                 __builtin_prefetch(t_at(at, j * lane + AHEAD * step, bf), 0, 2);
             if (n == VL)
                 weight_lanes(at, lane, VL, flip, to + k * BLOCK + i, plane, bf);
