@@ -8,7 +8,8 @@
 
 static const char usage[] =
     "usage: atelier plan CONFIG.yaml [key=value ...]\n\n"
-    "Says what a run will need before anything is allocated: steps or images, operations, exact bytes of every arena, weights.\n"
+    "Says what a run will need before anything is allocated: steps or images, operations, exact bytes of every arena, weights;\n"
+    "for a sweep also bytes on disk, and the time by an earlier run's speed or by a short measurement.\n"
     "A configuration with the key `axes` or `prompt` is a sweep, any other one is training.\n";
 
 static int plan_sweep(const char *path, const char *const *overrides, int count)

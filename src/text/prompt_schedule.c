@@ -205,6 +205,8 @@ static int make_stages(Schedule *s, PromptSchedule *out, const char *text)
     for (int step = 1; step <= s->calls && rc == 0; step++) {
         if (!s->mark[step])
             continue;
+        if (out->count && out->stage[out->count - 1].until == s->calls)
+            break; /* A1111's last step is one that no call reaches */
         str_clear(&b);
         render(s, text, text + strlen(text), step, &b);
         if (s->failed)
