@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/signal.h"
@@ -9,10 +10,11 @@
 #include "train/loop.h"
 
 static const char usage[] =
-    "usage: [mpirun -np N] atelier train [--locked] CONFIG.yaml [key=value ...]\n\n"
+    "usage: [mpirun -np N] atelier train [--locked] [--resume auto|no] CONFIG.yaml [key=value ...]\n\n"
     "Fine-tunes a model, data-parallel over the ranks, and writes checkpoints and results into the output folder.\n"
     "The result is the same, bit for bit, for any number of ranks and after any interruption: run the same command\n"
-    "again to continue. SIGTERM, SIGINT and SIGUSR1 save the state at the end of the step and stop (exit code 3).\n"
+    "again to continue (--resume auto, the default; no: start over). SIGTERM, SIGINT and SIGUSR1 save the state at the\n"
+    "end of the step and stop (exit code 3).\n"
     "Send mpirun SIGUSR1, which it passes on; after SIGTERM or Ctrl-C it kills the ranks within a second or so.\n"
     "--locked refuses to run unless CONFIG.yaml.lock (atelier lock) matches everything that is read.\n"
     "`atelier plan CONFIG.yaml` says what a run will need.\n";
@@ -34,6 +36,24 @@ done:
     return rc;
 }
 
+/* "--resume auto|yes|no" is another way to write resume=true and false. ERR_FORMAT. */
+static int resume_option(int *argc, char **argv)
+{
+    for (int i = 1; i < *argc; i++) {
+        if (strcmp(argv[i], "--resume"))
+            continue;
+        const char *how = i + 1 < *argc ? argv[i + 1] : "";
+        int on = !strcmp(how, "auto") || !strcmp(how, "yes");
+        if (!on && strcmp(how, "no"))
+            return err_set(ERR_FORMAT, "--resume: expected auto, yes or no");
+        argv[i] = on ? "resume=true" : "resume=false";
+        for (int k = i + 1; k + 1 < *argc; k++)
+            argv[k] = argv[k + 1];
+        (*argc)--;
+    }
+    return 0;
+}
+
 int cli_train(int argc, char **argv)
 {
     if (cli_wants_help(argc, argv))
@@ -43,11 +63,13 @@ int cli_train(int argc, char **argv)
     if (rc < 0)
         return cli_exit(rc);
     log_set_rank(comm.size > 1 ? comm.rank : -1);
-    const char **overrides = calloc((size_t)argc + 1, sizeof *overrides), *path;
-    int count;
+    rc = resume_option(&argc, argv);
+    const char **overrides = calloc((size_t)argc + 1, sizeof *overrides), *path = NULL;
+    int count = 0;
     TrainConf c = {0};
     int locked = cli_take_flag(&argc, argv, "--locked");
-    rc = overrides ? cli_config_args(argc, argv, &path, overrides, &count) : err_set(ERR_NOMEM, "out of memory");
+    if (rc >= 0)
+        rc = overrides ? cli_config_args(argc, argv, &path, overrides, &count) : err_set(ERR_NOMEM, "out of memory");
     if (rc >= 0)
         rc = train_conf_read(&c, path, overrides, count);
     if (rc >= 0 && comm.rank == 0)

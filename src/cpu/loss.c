@@ -232,6 +232,7 @@ static size_t scratch_kl(Backend *be, const OpAttr *attr, const Meta *in, int ni
 
 void cpu_loss_register(Backend *be)
 {
+    cpu_loss_pixel_register(be);
     be->op[OP_MSE].run = run_mse;
     be->op[OP_MSE].scratch = scratch_pair;
     be->op[OP_MSE_BWD].run = run_mse_bwd;

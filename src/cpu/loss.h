@@ -30,4 +30,7 @@ static inline LossMoments loss_moments(const Shape *m)
     return g;
 }
 
+/* loss_pixel.c */
+void cpu_loss_pixel_register(Backend *be);
+
 #endif

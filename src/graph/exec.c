@@ -196,7 +196,21 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static int gives(const Exec *e, const Step *s, OpRef t)
+{
+    const GraphNode *n = &e->g->nodes[s->node];
+    for (int j = 0; j < n->nout; j++)
+        if (n->out[j] == t)
+            return 1;
+    return 0;
+}
+
 int exec_run(Exec *e)
+{
+    return exec_run_to(e, OP_NONE);
+}
+
+int exec_run_to(Exec *e, OpRef t)
 {
     TRY(exec_prepare(e));
     for (int i = 0; i < e->nstep; i++) {
@@ -210,6 +224,8 @@ int exec_run(Exec *e)
             e->calls[c->kind]++;
             e->flops[c->kind] += graph_node_flops(e->g, e->steps[i].node);
         }
+        if (t != OP_NONE && gives(e, &e->steps[i], t))
+            break;
     }
     return e->be->sync ? e->be->sync(e->be) : 0;
 }

@@ -16,6 +16,8 @@ int exec_bind_name(Exec *e, const char *name, const OpView *view);
  * an unbound parameter. */
 int exec_prepare(Exec *e);
 int exec_run(Exec *e);
+/* Only as far as the op that gives t: a loss without its gradients. */
+int exec_run_to(Exec *e, OpRef t);
 /* Device pointer of an input, output or bound parameter; NULL when unknown. Valid for the executor's life. */
 void *exec_data(const Exec *e, OpRef t);
 /* Host <-> input/output, with the tensor's own dtype and size. */

@@ -84,6 +84,54 @@ static int l1_bwd_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int
     return pair_bwd_infer(OP_L1_BWD, in, nin, out, nout);
 }
 
+static int pixel_check(OpKind k, const OpAttr *a, const Meta *in)
+{
+    Meta rows = in[0];
+    TRY(rule_range(k, "attr.loss", a->loss, OP_LOSS_L2, OP_LOSS_SMOOTH_L1));
+    TRY(rule_compute(k, "x", &in[0]));
+    TRY(rule_ndim(k, "x", &in[0], 2, OP_MAX_DIM));
+    TRY(rule_equal(k, "y", &in[1], &in[0]));
+    Meta item = loss_per_item(&in[0]);
+    TRY(rule_equal(k, "weight", &in[2], &item));
+    TRY(rule_equal(k, "c", &in[3], &item));
+    rows.dtype = dtype_param(in[0].dtype);
+    rows.shape.dim[--rows.shape.ndim] = 1;
+    return rule_equal(k, "mask", &in[4], &rows);
+}
+
+static int pixel_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
+{
+    TRY(rule_inputs(OP_PIXEL_LOSS, in, nin, 5));
+    TRY(pixel_check(OP_PIXEL_LOSS, a, in));
+    out[0] = in[2];
+    *nout = 1;
+    return 0;
+}
+
+static int pixel_bwd_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
+{
+    TRY(rule_inputs(OP_PIXEL_LOSS_BWD, in, nin, 6));
+    TRY(pixel_check(OP_PIXEL_LOSS_BWD, a, in + 1));
+    TRY(rule_equal(OP_PIXEL_LOSS_BWD, "dl", &in[0], &in[3]));
+    out[0] = in[1];
+    *nout = 1;
+    return 0;
+}
+
+static int pixel_grad(OpBuild *b, const OpGrad *g)
+{
+    static const char *const names[] = {"x", "y", "weight", "c", "mask"};
+    OpRef dl = g->dout[0], x = g->in[0], y = g->in[1];
+    if (dl == OP_NONE)
+        return 0;
+    for (int i = 2; i < 5; i++)
+        TRY(rule_no_grad(OP_PIXEL_LOSS, g, i, names[i]));
+    for (int i = 0; i < 2; i++)
+        if (g->need[i])
+            TRY(RULE_EMIT(b, OP_PIXEL_LOSS_BWD, g->attr, &g->din[i], 1, dl, i ? y : x, i ? x : y, g->in[2], g->in[3], g->in[4]));
+    return 0;
+}
+
 static int xent_check(OpKind k, const Meta *x, const Meta *target)
 {
     TRY(rule_compute(k, "x", x));
@@ -208,6 +256,8 @@ const OpRule op_rule_MSE = {.infer = mse_infer, .grad = mse_grad};
 const OpRule op_rule_MSE_BWD = {.infer = mse_bwd_infer};
 const OpRule op_rule_L1 = {.infer = l1_infer, .grad = l1_grad};
 const OpRule op_rule_L1_BWD = {.infer = l1_bwd_infer};
+const OpRule op_rule_PIXEL_LOSS = {.infer = pixel_infer, .grad = pixel_grad};
+const OpRule op_rule_PIXEL_LOSS_BWD = {.infer = pixel_bwd_infer};
 const OpRule op_rule_XENT = {.infer = xent_infer, .grad = xent_grad};
 const OpRule op_rule_XENT_BWD = {.infer = xent_bwd_infer};
 const OpRule op_rule_GAUSS_SAMPLE = {.infer = gauss_sample_infer, .grad = gauss_sample_grad};
@@ -223,6 +273,11 @@ OpRef op_mse(OpBuild *b, OpRef x, OpRef y, OpRef weight)
 OpRef op_l1(OpBuild *b, OpRef x, OpRef y, OpRef weight)
 {
     return RULE_OP(b, OP_L1, &(OpAttr){0}, 1, x, y, weight);
+}
+
+OpRef op_pixel_loss(OpBuild *b, OpLoss kind, OpRef x, OpRef y, OpRef weight, OpRef c, OpRef mask)
+{
+    return RULE_OP(b, OP_PIXEL_LOSS, &(OpAttr){.loss = kind}, 1, x, y, weight, c, mask);
 }
 
 OpRef op_xent(OpBuild *b, OpRef x, OpRef target)

@@ -103,6 +103,8 @@ typedef struct {
     X(MSE_BWD, "mse_bwd")                                                                                      \
     X(L1, "l1")                                                                                                \
     X(L1_BWD, "l1_bwd")                                                                                        \
+    X(PIXEL_LOSS, "pixel_loss")         /* masked loss of other kinds                                        */ \
+    X(PIXEL_LOSS_BWD, "pixel_loss_bwd")                                                                        \
     X(XENT, "xent")                     /* softmax cross-entropy of rows                                     */ \
     X(XENT_BWD, "xent_bwd")                                                                                    \
     X(GAUSS_SAMPLE, "gauss_sample")     /* z = mean + exp(logvar/2) * noise                                  */ \
@@ -122,6 +124,10 @@ typedef enum { ACT_NONE, ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_QUICK_GELU, ACT_
  * ITEM: v[N,C] over the middle dims of x[N,...,C].  ROW: v[L,C] over N of x[N,L,C] (also v[H,W,C]).  CHANNEL: v[C]. */
 typedef enum { BCAST_ITEM, BCAST_ROW, BCAST_CHANNEL } Bcast;
 
+/* Of a difference d with the item's c (pseudo-Huber, as kohya's trainers): L2 d^2, L1 |d|, HUBER 2c(sqrt(d^2 + c^2) - c),
+ * SMOOTH_L1 2(sqrt(d^2 + c^2) - c). */
+typedef enum { OP_LOSS_L2, OP_LOSS_L1, OP_LOSS_HUBER, OP_LOSS_SMOOTH_L1 } OpLoss;
+
 /* Bits of OpAttr.has. */
 enum {
     OP_HAS_BIAS = 1, /* LINEAR, CONV2D */
@@ -140,6 +146,7 @@ typedef struct {
     int32_t stride;   /* CONV2D*: 1 or 2, both axes */
     int32_t pad[4];   /* CONV2D*: top, left, bottom, right */
     int32_t bcast;    /* Bcast */
+    int32_t loss;     /* OpLoss: PIXEL_LOSS* */
     int32_t has;      /* OP_HAS_*: which optional inputs are present; absent inputs take no slot (x,w,res without bias) */
     int64_t begin, count; /* SLICE. TIME_EMBED: count = dim */
     int32_t flip;     /* TIME_EMBED: 1 = [cos|sin] */
@@ -237,6 +244,9 @@ OpRef op_time_embed(OpBuild *b, OpRef t, int64_t dim, int flip, float shift, flo
  * unless needed; both sides are supported. */
 OpRef op_mse(OpBuild *b, OpRef x, OpRef y, OpRef weight);
 OpRef op_l1(OpBuild *b, OpRef x, OpRef y, OpRef weight);
+/* loss[n] = weight[n] * mean over the rest of mask * f(x - y, c[n]); x,y[N,...,C]: T, weight,c[N]: P, mask[N,...]: P without C -> [N]: P.
+ * The mean is over all elements, whatever the mask. c is used by HUBER and SMOOTH_L1 (> 0). */
+OpRef op_pixel_loss(OpBuild *b, OpLoss kind, OpRef x, OpRef y, OpRef weight, OpRef c, OpRef mask);
 /* loss[r] = logsumexp(x[r,:]) - x[r,target[r]]; x[R,C]: T, target[R]: I32 -> [R]: P */
 OpRef op_xent(OpBuild *b, OpRef x, OpRef target);
 /* moments[N,...,2C] = mean|logvar (logvar clamped to [-30,20]), noise[N,...,C]: T -> [N,...,C] */
@@ -261,6 +271,7 @@ OpRef op_kl(OpBuild *b, OpRef moments, OpRef weight);
  * EMBED_BWD      dy[N,L,C], ids; attr.meta.shape = table's             -> dtable: P (rows summed in index order)
  * GATHER_ROW_BWD dy[N,C], idx; attr.meta.shape = x's                   -> dx
  * MSE_BWD, L1_BWD dl[N], x, y, weight                                  -> dx  (dy is SCALE(dx,-1))
+ * PIXEL_LOSS_BWD dl[N], x, y, weight, c, mask; attr.loss               -> dx
  * XENT_BWD       dl[R], x, target                                      -> dx
  * GAUSS_SAMPLE_BWD dz, moments, noise                                  -> dmoments
  * KL_BWD         dk[N], moments, weight                                -> dmoments

@@ -10,8 +10,8 @@
 #include "train/state.h"
 
 /* Keys that may change between the parts of one run without changing its result (or only the form in which it is saved). */
-static const char *const free_keys[] = {"threads:", "output:", "cache:",      "resume:",    "steps:",
-                                        "every:",   "keep:",   "save_dtype:", "format:", "gradient_checkpointing:"};
+static const char *const free_keys[] = {"threads:",   "output:",    "cache:",      "resume:",     "steps:",  "every:",    "keep:",
+                                        "milestone:", "background:", "save_dtype:", "max_skips:", "format:", "gradient_checkpointing:"};
 
 /* Over the values in slot order: a checkpoint whose bytes were damaged is recognised. */
 static int digest(const TrainState *s, char hex[HASH_HEX_SIZE])
@@ -30,12 +30,48 @@ static int digest(const TrainState *s, char hex[HASH_HEX_SIZE])
         rc = hash_update(h, s->number, (size_t)s->nnumber * sizeof(double));
     if (rc >= 0)
         rc = hash_update(h, s->loss, (size_t)s->step * sizeof(float));
+    if (rc >= 0 && s->nvalid)
+        rc = hash_update(h, s->valid_step, (size_t)s->nvalid * sizeof *s->valid_step);
+    if (rc >= 0 && s->nvalid)
+        rc = hash_update(h, s->valid_loss, (size_t)s->nvalid * sizeof *s->valid_loss);
     if (rc >= 0)
         rc = hash_finish(h, sum);
     hash_destroy(h);
     TRY(rc);
     hash_hex(hex, sum, HASH_SIZE);
     return 0;
+}
+
+static int write_validation(IoH5 *f, const TrainState *s)
+{
+    if (!s->nvalid)
+        return 0;
+    TRY(io_h5_write(f, "validation/step", DTYPE_I64, 1, &s->nvalid, s->valid_step, NULL));
+    return io_h5_write(f, "validation/loss", DTYPE_F32, 1, &s->nvalid, s->valid_loss, NULL);
+}
+
+static int read_validation(IoH5 *f, TrainState *s)
+{
+    IoH5Info info;
+    s->nvalid = 0;
+    if (!io_h5_exists(f, "validation/step"))
+        return 0;
+    TRY(io_h5_info(f, "validation/step", &info));
+    int64_t n = info.ndim == 1 ? info.dim[0] : 0;
+    if (n < 1 || n > (int64_t)1 << 32)
+        return err_set(ERR_FORMAT, "validation/step: expected one dimension of at most 2^32");
+    int64_t *steps = malloc((size_t)n * sizeof *steps);
+    float *losses = malloc((size_t)n * sizeof *losses);
+    int rc = steps && losses ? 0 : err_set(ERR_NOMEM, "training state: out of memory");
+    if (rc >= 0)
+        rc = io_h5_read(f, "validation/step", DTYPE_I64, steps, n);
+    if (rc >= 0)
+        rc = io_h5_read(f, "validation/loss", DTYPE_F32, losses, n);
+    for (int64_t i = 0; rc >= 0 && i < n; i++)
+        rc = train_state_push_validation(s, steps[i], losses[i]);
+    free(steps);
+    free(losses);
+    return rc;
 }
 
 /* The arrays of a state slot by slot: reads them when `reading`. */
@@ -101,6 +137,7 @@ static int write_all(IoH5 *f, TrainState *s, const TrainConf *c, const char *con
     TRY(io_h5_set_attr_str(f, "/", "sha256", hex));
     TRY(io_h5_write_string(f, "config", config));
     TRY(pass_all(f, s, 0));
+    TRY(write_validation(f, s));
     return io_h5_write(f, "loss", DTYPE_F32, 1, &s->step, s->loss, NULL);
 }
 
@@ -118,7 +155,7 @@ static int64_t step_of(const char *name)
 }
 
 /* Later steps than the one just saved belong to a run that was given up (resume=false, or damaged files passed over). */
-static void prune(const char *dir, int64_t step, int keep)
+static void prune(const char *dir, int64_t step, const TrainCheckpointConf *c)
 {
     IoNames names = {0};
     int kept = 0;
@@ -127,7 +164,7 @@ static void prune(const char *dir, int64_t step, int keep)
     for (int i = names.count - 1; i >= 0; i--) {
         char *path;
         int64_t at = step_of(names.items[i]);
-        if (at < 0 || (at <= step && ++kept <= keep))
+        if (at < 0 || (at <= step && (++kept <= c->keep || (c->milestone && at % c->milestone == 0))))
             continue;
         if (io_path_join(&path, dir, names.items[i]) < 0)
             break;
@@ -149,7 +186,7 @@ int train_checkpoint_save(TrainState *s, const TrainConf *c, const char *config,
     TRY_GOTO(io_h5_create(&f, path));
     TRY_GOTO(write_all(f, s, c, config, origin));
     TRY_GOTO(io_h5_commit(&f));
-    prune(dir, s->step, c->checkpoint.keep);
+    prune(dir, s->step, &c->checkpoint);
 done:
     if (f)
         io_h5_close(f);
@@ -246,6 +283,7 @@ static int read_one(TrainState *s, const TrainConf *c, const TrainOrigin *o, con
     TRY_GOTO(io_h5_attr_i64(f, "/", "skipped", &s->skipped));
     TRY_GOTO(io_h5_attr_str(f, "/", "sha256", &sum));
     TRY_GOTO(pass_all(f, s, 1));
+    TRY_GOTO(read_validation(f, s));
     s->step = step > 0 && step < ((int64_t)1 << 40) ? step - 1 : 0;
     TRY_GOTO(train_state_push_loss(s, 0));
     TRY_GOTO(io_h5_read(f, "loss", DTYPE_F32, s->loss, step));

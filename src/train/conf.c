@@ -1,15 +1,21 @@
 #include "train/conf.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 static const char *const task_names[] = {"lora", "full", "vae", "clip", NULL};
 static const char *const dtype_names[] = {"f32", "bf16", NULL};
 static const char *const save_names[] = {"f32", "f16", "bf16", NULL};
 static const char *const crop_names[] = {"center", "random", NULL};
+static const char *const text_names[] = {"frozen", "train", NULL};
 static const char *const format_names[] = {"kohya", "peft", NULL};
 
 static const ConfField dataset_fields[] = {
     CONF_STR(TrainDatasetConf, path, NULL, "folder of images with NAME.txt captions, a .jsonl or .csv list, or an .h5 image pack"),
     CONF_STR(TrainDatasetConf, caption, "", "caption of images that have none (empty: the file name in words)"),
     CONF_I32(TrainDatasetConf, repeats, "1", 1, 10000, "times each image appears in an epoch"),
+    CONF_F32(TrainDatasetConf, weight, "1", 0, 1000, "weight of these images in the loss (prior preservation)"),
+    CONF_STR(TrainDatasetConf, masks, "", "loss.mask=images: folder with a mask of the same name for every image"),
 };
 static const ConfTable dataset_table = CONF_TABLE(TrainDatasetConf, dataset_fields);
 
@@ -22,18 +28,20 @@ static const ConfField lora_fields[] = {
 };
 static const ConfTable lora_table = CONF_TABLE(TrainLoraConf, lora_fields);
 
-static const ConfField loss_fields[] = {
-    CONF_F32(TrainLossConf, min_snr, "0", 0, 1000, "gamma of min-SNR weighting; 0 off"),
-    CONF_F32(TrainLossConf, kl, "1e-4", 0, 10, "vae: weight of the KL divergence"),
-    CONF_F32(TrainLossConf, l1, "1.0", 0, 10, "vae: weight of the absolute error beside the squared error"),
-};
-static const ConfTable loss_table = CONF_TABLE(TrainLossConf, loss_fields);
-
 static const ConfField checkpoint_fields[] = {
     CONF_I32(TrainCheckpointConf, every, "100", 1, 100000000, "steps between checkpoints"),
-    CONF_I32(TrainCheckpointConf, keep, "2", 1, 1000, "checkpoints kept"),
+    CONF_I32(TrainCheckpointConf, keep, "2", 1, 1000, "newest checkpoints kept"),
+    CONF_I32(TrainCheckpointConf, milestone, "0", 0, 100000000, "checkpoints of every so many steps stay for good; 0: none. A multiple of every"),
+    CONF_BOOL(TrainCheckpointConf, background, "true", "write them beside the training, from a copy of the state, where memory allows"),
 };
 static const ConfTable checkpoint_table = CONF_TABLE(TrainCheckpointConf, checkpoint_fields);
+
+static const ConfField validation_fields[] = {
+    CONF_STRUCTS(TrainValidationConf, datasets, &dataset_table, 0, 1000, "held-out images (lora, full); none: no validation"),
+    CONF_I32(TrainValidationConf, every, "100", 1, 100000000, "steps between validations; also before the first and after the last"),
+    CONF_I32(TrainValidationConf, draws, "1", 1, 1000, "noise and timestep draws per image, the same every time"),
+};
+static const ConfTable validation_table = CONF_TABLE(TrainValidationConf, validation_fields);
 
 static const ConfField train_fields[] = {
     CONF_ENUM(TrainConf, task, "lora", task_names, "what is trained: lora, full (the UNet), vae, clip (text encoder and image tower)"),
@@ -52,17 +60,38 @@ static const ConfField train_fields[] = {
     CONF_BOOL(TrainConf, flip, "false", "mirror half of the images"),
     CONF_NUMS(TrainConf, background, "[255, 255, 255]", 0, 255, "red, green, blue behind transparent pixels"),
     CONF_F32(TrainConf, caption_dropout, "0.1", 0, 1, "share of captions replaced by the empty one"),
+    CONF_ENUM(TrainConf, text_encoder, "frozen", text_names, "lora, full: train it together with the UNet (optimizer.text_encoder_lr)"),
     CONF_STRUCT(TrainConf, lora, &lora_table, "low-rank adapter"),
-    CONF_STRS(TrainConf, train, "['*']", 1, 100, "full: patterns of the UNet's parameters that are trained"),
+    CONF_STRS(TrainConf, train, "['*']", 1, 100, "full: patterns of the parameters that are trained, of the UNet and, where it is trained, the text encoder"),
     CONF_STRUCT(TrainConf, optimizer, &train_optim_table, "the optimizer and its learning rate"),
-    CONF_STRUCT(TrainConf, loss, &loss_table, "weighting of the loss"),
+    CONF_STRUCT(TrainConf, loss, &train_loss_table, "kind and weighting of the loss"),
+    CONF_STRUCT(TrainConf, noise, &train_noise_table, "noise and timesteps (lora, full)"),
     CONF_BOOL(TrainConf, gradient_checkpointing, "false", "recompute activations in the backward pass to save memory"),
     CONF_STRUCT(TrainConf, checkpoint, &checkpoint_table, "saving the state of the run"),
     CONF_ENUM(TrainConf, save_dtype, "f32", save_names, "of the saved LoRA or model"),
+    CONF_STRUCT(TrainConf, validation, &validation_table, "loss on held-out images"),
     CONF_BOOL(TrainConf, init_random, "false", "start what is trained from random weights (full, vae, clip)"),
     CONF_BOOL(TrainConf, resume, "true", "continue from the newest checkpoint in OUTPUT when there is one"),
 };
 const ConfTable train_conf_table = CONF_TABLE(TrainConf, train_fields);
+
+/* Attention and MLP of the text encoder, as kohya's trainers choose them, unless targets already name some of it. */
+static int add_text_targets(ConfStrs *s)
+{
+    static const char *const more[] = {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"};
+    for (int i = 0; i < s->count; i++)
+        if (!strncmp(s->items[i], "text_encoder", 12))
+            return 0;
+    for (int i = 0; i < 6; i++) {
+        char **items = realloc(s->items, (size_t)(s->count + 1) * sizeof *items);
+        if (!items)
+            return err_set(ERR_NOMEM, "out of memory");
+        s->items = items;
+        TRY(str_format(&items[s->count], "text_encoder*.%s", more[i]));
+        s->count++;
+    }
+    return 0;
+}
 
 int train_conf_check(TrainConf *c, const char *path)
 {
@@ -83,6 +112,16 @@ int train_conf_check(TrainConf *c, const char *path)
         return err_set(ERR_RANGE, "%s: init_random: a LoRA needs a trained model", path);
     if (c->background.count != 3)
         return err_set(ERR_RANGE, "%s: background: expected three numbers in 0..255", path);
+    if (c->text_encoder && c->task != TRAIN_LORA && c->task != TRAIN_FULL)
+        return err_set(ERR_RANGE, "%s: text_encoder=train is for the tasks lora and full", path);
+    if (c->validation.datasets.count && c->task != TRAIN_LORA && c->task != TRAIN_FULL)
+        return err_set(ERR_RANGE, "%s: validation is for the tasks lora and full", path);
+    if (c->checkpoint.milestone % c->checkpoint.every)
+        return err_set(ERR_RANGE, "%s: checkpoint.milestone %d is not a multiple of checkpoint.every %d", path, c->checkpoint.milestone,
+                       c->checkpoint.every);
+    if (c->text_encoder && c->task == TRAIN_LORA)
+        TRY(add_text_targets(&c->lora.targets));
+    TRY(train_loss_check(&c->loss, &c->noise, path));
     return train_optim_check(&c->optimizer, c->steps, path);
 }
 

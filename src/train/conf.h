@@ -19,6 +19,8 @@ typedef struct {
     char *path;       /* folder, .jsonl, .csv or .h5 image pack */
     char *caption;    /* caption for images without one; "" = file name */
     int32_t repeats;
+    float weight;     /* of the loss */
+    char *masks;      /* folder, "" */
 } TrainDatasetConf;
 
 typedef struct {
@@ -69,14 +71,48 @@ typedef struct {
 } TrainOptimConf;
 
 typedef struct {
-    int32_t every, keep;
+    int32_t every, keep, milestone;
+    int background;
 } TrainCheckpointConf;
 
+typedef enum { TRAIN_HUBER_SNR, TRAIN_HUBER_EXPONENTIAL, TRAIN_HUBER_CONSTANT } TrainHuberSchedule;
+typedef enum { TRAIN_MASK_NONE, TRAIN_MASK_ALPHA, TRAIN_MASK_IMAGES } TrainMask;
+typedef enum { TRAIN_FLOW_NONE, TRAIN_FLOW_SIGMA_SQRT, TRAIN_FLOW_COSMAP } TrainFlowWeighting;
+/* After MODEL in the order of SamplerPredict. */
+typedef enum { TRAIN_PREDICT_MODEL, TRAIN_PREDICT_EPSILON, TRAIN_PREDICT_V, TRAIN_PREDICT_SAMPLE, TRAIN_PREDICT_FLOW } TrainPredict;
+
 typedef struct {
-    float min_snr;    /* gamma; 0 off */
-    float kl;         /* vae: weight of the KL term */
-    float l1;         /* vae: weight of the L1 term beside the squared error */
+    int type;           /* OpLoss */
+    int huber_schedule; /* TrainHuberSchedule */
+    float huber_c, huber_scale;
+    float min_snr;      /* gamma; 0 off */
+    int debiased, scale_v_pred_loss_like_noise_pred;
+    float v_pred_like_loss;
+    int flow_weighting; /* TrainFlowWeighting */
+    int mask;           /* TrainMask */
+    float kl;           /* vae: weight of the KL term */
+    float l1;           /* vae: weight of the L1 term beside the squared error */
 } TrainLossConf;
+
+typedef struct {
+    int predict;        /* TrainPredict */
+    int zero_snr;
+    float offset;
+    int offset_random;
+    float offset_adaptive;
+    int32_t multires_iterations;
+    float multires_discount;
+    float perturbation;
+    int perturbation_random;
+    int32_t timestep_min, timestep_max;
+    int distribution;   /* 0 uniform, 1 logit_normal */
+    float mean, std, shift;
+} TrainNoiseConf;
+
+typedef struct {
+    ConfList datasets;  /* TrainDatasetConf */
+    int32_t every, draws;
+} TrainValidationConf;
 
 typedef struct {
     int task;         /* TrainTaskKind */
@@ -92,10 +128,13 @@ typedef struct {
     int flip;
     ConfNums background;  /* RGB that transparent pixels are put on */
     float caption_dropout;
+    int text_encoder; /* 1: trained */
     TrainLoraConf lora;
     ConfStrs train;   /* full: globs over parameter names */
     TrainOptimConf optimizer;
     TrainLossConf loss;
+    TrainNoiseConf noise;
+    TrainValidationConf validation;
     int gradient_checkpointing;
     TrainCheckpointConf checkpoint;
     int save_dtype;   /* 0 f32, 1 f16, 2 bf16: of the saved LoRA or model */
@@ -123,6 +162,8 @@ int train_optim_needs_steps(const TrainOptimConf *o);
 const char *train_schedule_name(int kind);
 
 /* ---- inside conf*.c ---- */
+extern const ConfTable train_loss_table, train_noise_table;
+int train_loss_check(const TrainLossConf *l, const TrainNoiseConf *n, const char *path);
 extern const ConfTable train_optim_table;
 /* Fills in what depends on the optimizer and refuses what does not fit together. */
 int train_optim_check(TrainOptimConf *o, int32_t steps, const char *path);

@@ -54,7 +54,7 @@ static int add_item(TrainDataset *d, const char *path, const char *caption, int3
 {
     TRY(grow((void **)&d->items, &d->cap, d->count + 1, sizeof *d->items));
     TrainItem *it = &d->items[d->count];
-    *it = (TrainItem){strdup(path), strdup(caption), row, pack};
+    *it = (TrainItem){strdup(path), strdup(caption), row, pack, 1, NULL};
     d->count++;
     if (!it->path || !it->caption)
         return err_set(ERR_NOMEM, "dataset: out of memory");
@@ -305,7 +305,29 @@ static int open_one(TrainDataset *d, const TrainDatasetConf *dc)
     return err_set(ERR_FORMAT, "%s: expected a folder, .jsonl, .csv or .h5 (datasets.path)", dc->path);
 }
 
+/* What a folder's settings say about its items, from the first one on. */
+static int mark_items(TrainDataset *d, int64_t first, const TrainDatasetConf *dc, int masks)
+{
+    for (int64_t i = first; i < d->count; i++) {
+        TrainItem *it = &d->items[i];
+        it->weight = dc->weight;
+        if (!masks)
+            continue;
+        if (!dc->masks[0] || it->pack >= 0)
+            return err_set(ERR_NOTFOUND, "%s: loss.mask=images needs datasets.*.masks, a folder with a mask for every image", dc->path);
+        TRY(io_path_join(&it->mask, dc->masks, io_path_name(it->path)));
+        if (!io_file_exists(it->mask))
+            return err_set(ERR_NOTFOUND, "%s: no such mask (datasets.*.masks, loss.mask=images)", it->mask);
+    }
+    return 0;
+}
+
 int train_dataset_open(TrainDataset **out, const TrainConf *c)
+{
+    return train_dataset_open_list(out, c, &c->datasets);
+}
+
+int train_dataset_open_list(TrainDataset **out, const TrainConf *c, const ConfList *list)
 {
     TrainDataset *d = calloc(1, sizeof *d);
     if (!d)
@@ -317,9 +339,13 @@ int train_dataset_open(TrainDataset **out, const TrainConf *c)
     for (int i = 0; i < 3; i++)
         d->background[i] = (uint8_t)c->background.items[i];
     int rc = 0;
-    const TrainDatasetConf *dc = c->datasets.items;
-    for (int i = 0; rc >= 0 && i < c->datasets.count; i++)
+    const TrainDatasetConf *dc = list->items;
+    for (int i = 0; rc >= 0 && i < list->count; i++) {
+        int64_t first = d->count;
         rc = open_one(d, &dc[i]);
+        if (rc >= 0)
+            rc = mark_items(d, first, &dc[i], c->loss.mask == TRAIN_MASK_IMAGES);
+    }
     if (rc >= 0 && d->nentry == 0)
         rc = err_set(ERR_NOTFOUND, "the datasets hold no images");
     if (rc >= 0) {
@@ -343,6 +369,7 @@ void train_dataset_close(TrainDataset *d)
     for (int64_t i = 0; i < d->count; i++) {
         free(d->items[i].path);
         free(d->items[i].caption);
+        free(d->items[i].mask);
     }
     for (int i = 0; i < d->npack; i++) {
         io_h5_close(d->packs[i].h5);
@@ -426,27 +453,73 @@ static int random_crop(TrainDataset *d, uint64_t seed, int64_t position, IoImage
     return rc;
 }
 
-int train_dataset_load(TrainDataset *d, int64_t item, uint64_t seed, int64_t position, int mirror, IoImage *out)
+/* Resized, cropped and mirrored as the settings say. After an error *img is empty. */
+static int fit(TrainDataset *d, uint64_t seed, int64_t position, int mirror, IoImage *img)
 {
-    IoImage img = {0}, fit = {0};
-    TRY(load_pixels(d, &d->items[item], &img));
-    int rc = io_image_to_rgb(&img, d->background[0], d->background[1], d->background[2]);
-    if (rc >= 0 && (img.w != d->resolution || img.h != d->resolution)) {
+    int rc = 0;
+    if (img->w != d->resolution || img->h != d->resolution) {
         if (d->crop == TRAIN_CROP_RANDOM) {
-            rc = random_crop(d, seed, position, &img);
+            rc = random_crop(d, seed, position, img);
         } else {
-            rc = io_image_cover(&fit, &img, d->resolution, d->resolution, IO_FILTER_LANCZOS);
-            io_image_deinit(&img);
-            img = fit;
+            IoImage cut = {0};
+            rc = io_image_cover(&cut, img, d->resolution, d->resolution, IO_FILTER_LANCZOS);
+            io_image_deinit(img);
+            *img = cut;
         }
     }
-    if (rc < 0) {
+    if (rc >= 0 && mirror)
+        io_image_flip_h(img);
+    if (rc < 0)
+        io_image_deinit(img);
+    return rc;
+}
+
+int train_dataset_load(TrainDataset *d, int64_t item, uint64_t seed, int64_t position, int mirror, IoImage *out)
+{
+    IoImage img = {0};
+    TRY(load_pixels(d, &d->items[item], &img));
+    int rc = io_image_to_rgb(&img, d->background[0], d->background[1], d->background[2]);
+    if (rc < 0)
         io_image_deinit(&img);
-        return err_context(rc, "%s", d->items[item].path);
-    }
-    if (mirror)
-        io_image_flip_h(&img);
+    else
+        rc = fit(d, seed, position, mirror, &img);
+    TRY_CTX(rc, "%s", d->items[item].path);
     *out = img;
+    return 0;
+}
+
+/* One channel of an image as an image of its own; without such a channel all of it is 255. */
+static int one_channel(IoImage *img, int channel)
+{
+    IoImage out = {0};
+    TRY(io_image_init(&out, img->w, img->h, 1));
+    for (int64_t i = 0; i < (int64_t)img->w * img->h; i++)
+        out.data[i] = channel < img->c ? img->data[i * img->c + channel] : 255;
+    io_image_deinit(img);
+    *img = out;
+    return 0;
+}
+
+int train_dataset_mask(TrainDataset *d, int64_t item, uint64_t seed, int64_t position, int mirror, int h, int w, float *mask)
+{
+    const TrainItem *it = &d->items[item];
+    IoImage img = {0};
+    TRY(it->mask ? io_image_load(&img, it->mask) : load_pixels(d, it, &img));
+    int rc = one_channel(&img, it->mask ? 0 : img.c == 2 ? 1 : 3);
+    if (rc < 0)
+        io_image_deinit(&img);
+    else
+        rc = fit(d, seed, position, mirror, &img);
+    TRY_CTX(rc, "%s", it->mask ? it->mask : it->path);
+    int bh = img.h / h, bw = img.w / w;
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++) {
+            int64_t sum = 0;
+            for (int j = 0; j < bh * bw; j++)
+                sum += img.data[(int64_t)(y * bh + j / bw) * img.w + x * bw + j % bw];
+            mask[y * w + x] = (float)((double)sum / (255.0 * bh * bw));
+        }
+    io_image_deinit(&img);
     return 0;
 }
 
@@ -485,6 +558,13 @@ int train_dataset_key(TrainDataset *d, int64_t item, int mirror, uint8_t key[HAS
     return rc;
 }
 
+static int hash_mask(Hash *h, const char *path)
+{
+    uint8_t sum[HASH_SIZE];
+    TRY(hash_file(sum, path));
+    return hash_update(h, sum, sizeof sum);
+}
+
 int train_dataset_digest(TrainDataset *d, uint8_t out[HASH_SIZE])
 {
     Hash *h;
@@ -496,6 +576,8 @@ int train_dataset_digest(TrainDataset *d, uint8_t out[HASH_SIZE])
             rc = hash_update(h, d->content[i], HASH_SIZE);
         if (rc >= 0)
             rc = hash_update(h, d->items[i].caption, strlen(d->items[i].caption) + 1);
+        if (rc >= 0 && d->items[i].mask)
+            rc = hash_mask(h, d->items[i].mask);
     }
     if (rc >= 0)
         rc = hash_update(h, d->entries, (size_t)d->nentry * sizeof *d->entries);

@@ -17,12 +17,16 @@ typedef struct {
     char *caption;
     int64_t row;      /* in the pack; -1 for a file */
     int32_t pack;     /* index of the open pack; -1 */
+    float weight;     /* in the loss */
+    char *mask;       /* image file; NULL without loss.mask=images */
 } TrainItem;
 
 typedef struct TrainDataset TrainDataset;
 
 /* Reads all lists and captions (not the images). ERR_NOTFOUND / ERR_FORMAT name the file and line. */
 int train_dataset_open(TrainDataset **out, const TrainConf *c);
+/* The same of another list than conf->datasets. */
+int train_dataset_open_list(TrainDataset **out, const TrainConf *c, const ConfList *list);
 void train_dataset_close(TrainDataset *d);
 /* Distinct items. */
 int64_t train_dataset_count(const TrainDataset *d);
@@ -39,9 +43,12 @@ int train_dataset_at(TrainDataset *d, uint64_t seed, int64_t position, int64_t *
 /* The image as res x res RGB: composited on the background, resized to cover, cropped (random: keyed by seed and
  * position), mirrored. *out: io_image_deinit. Thread-safe. */
 int train_dataset_load(TrainDataset *d, int64_t item, uint64_t seed, int64_t position, int mirror, IoImage *out);
+/* Weights 0..1 of the cells of that image, averages over res/h x res/w pixels: its mask's red channel, else its alpha channel (1 without
+ * one). mask[h*w]. */
+int train_dataset_mask(TrainDataset *d, int64_t item, uint64_t seed, int64_t position, int mirror, int h, int w, float *mask);
 /* SHA-256 of the stored image's bytes and of all settings that change its pixels. */
 int train_dataset_key(TrainDataset *d, int64_t item, int mirror, uint8_t key[HASH_SIZE]);
-/* SHA-256 of all stored images and captions in order, with repeats: the same for the same data, wherever it lies. */
+/* SHA-256 of all stored images, captions and masks in order, with repeats: the same for the same data, wherever it lies. */
 int train_dataset_digest(TrainDataset *d, uint8_t out[HASH_SIZE]);
 
 #endif

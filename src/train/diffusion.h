@@ -7,12 +7,14 @@
 #include "sampler/schedule.h"
 #include "train/task.h"
 
-/* Inputs of the graph for a micro-batch of n: x, target [n,h,w,c] T; time [n] F32; context [n,length,width] T; weight [n] P. */
+/* Inputs of the graph for a micro-batch of n: x, target [n,h,w,c] T; time [n] F32; context [n,length,width] T, or ids [n,length] I32 where
+ * the text encoder is trained; weight [n] P; huber [n] P and mask [n,h,w] P for other losses than the plain squared error. The others are
+ * OP_NONE. */
 typedef struct {
-    OpRef x, time, context, target, weight;
+    OpRef x, time, context, ids, target, weight, huber, mask;
 } TrainDiffusionGraph;
 
-/* Builds loss[i] = weight[i] * mean over one item of (unet(x, time, context) - target)^2, its gradients and the plan into t.
+/* Builds loss[i] = weight[i] * mean over one item of the loss between unet(x, time, context) and target, its gradients and the plan into t.
  * Task lora: fresh adapter from conf->lora, *lora is the caller's and its factors are in t->params; else what conf->train names. */
 int train_diffusion_graph(TrainTask *t, const Pipeline *pipe, int h, int w, TrainDiffusionGraph *out, Lora **lora);
 /* x: x_0 -> x_t; noise -> what the model is to predict (noise, velocity or x_0). n values of one item. */

@@ -1,6 +1,5 @@
-#include <math.h>
-
 #include "train/diffusion.h"
+#include "train/noise.h"
 
 static int make_lora(TrainTask *t, const Pipeline *pipe, NnCtx *nn, Lora **lora, const NnLora **slot)
 {
@@ -16,8 +15,8 @@ static int make_lora(TrainTask *t, const Pipeline *pipe, NnCtx *nn, Lora **lora,
         rc = lora_create(lora, &spec, &mods);
     nn_modules_deinit(&mods);
     TRY_CTX(rc, "lora.targets");
-    if (lora_covers(*lora, "text_encoder"))
-        return err_set(ERR_UNSUPPORTED, "lora.targets: text encoder modules; this task trains the UNet only");
+    if (lora_covers(*lora, "text_encoder") && !t->conf->text_encoder)
+        return err_set(ERR_RANGE, "lora.targets: text encoder modules; set text_encoder=train");
     *slot = lora_nn(*lora, 0, 1);
     nn->lora = slot;
     nn->nlora = 1;
@@ -35,9 +34,37 @@ static int check_patterns(const TrainTask *t)
             hits = p->kind == TENSOR_PARAM && nn_glob(train->items[k], p->name);
         }
         if (!hits)
-            return err_set(ERR_NOTFOUND, "train: no parameter of the UNet matches '%s'", train->items[k]);
+            return err_set(ERR_NOTFOUND, "train: no parameter matches '%s'", train->items[k]);
     }
     return 0;
+}
+
+/* The embeddings of the captions: an input, or the text encoder on their ids. */
+static OpRef text_input(TrainTask *t, NnCtx *nn, const ClipConfig *text, TrainDiffusionGraph *out)
+{
+    int n = t->conf->micro_batch;
+    if (!t->conf->text_encoder)
+        return out->context = graph_input(t->g, "context", graph_dtype(t->g), SHAPE(n, text->positions, text->hidden));
+    ClipText clip;
+    out->ids = graph_input(t->g, "ids", DTYPE_I32, SHAPE(n, text->positions));
+    size_t mark = nn_push(nn, "text_encoder");
+    int rc = clip_text_forward(nn, text, out->ids, OP_NONE, 1, &clip);
+    nn_pop(nn, mark);
+    return rc < 0 ? OP_NONE : clip.last;
+}
+
+static OpRef loss_of(TrainTask *t, TrainDiffusionGraph *out, OpRef y)
+{
+    const TrainLossConf *l = &t->conf->loss;
+    OpBuild *b = graph_builder(t->g);
+    if (y == OP_NONE)
+        return OP_NONE;
+    if (l->type == OP_LOSS_L2 && l->mask == TRAIN_MASK_NONE)
+        return op_mse(b, y, out->target, out->weight);
+    const Shape *s = &graph_meta(t->g, y)->shape;
+    out->huber = graph_input(t->g, "huber", graph_ptype(t->g), SHAPE(s->dim[0]));
+    out->mask = graph_input(t->g, "mask", graph_ptype(t->g), SHAPE(s->dim[0], s->dim[1], s->dim[2]));
+    return op_pixel_loss(b, (OpLoss)l->type, y, out->target, out->weight, out->huber, out->mask);
 }
 
 int train_diffusion_graph(TrainTask *t, const Pipeline *pipe, int h, int w, TrainDiffusionGraph *out, Lora **lora)
@@ -57,16 +84,17 @@ int train_diffusion_graph(TrainTask *t, const Pipeline *pipe, int h, int w, Trai
     }
     out->x = graph_input(t->g, "x", T, SHAPE(n, h, w, channels));
     out->time = graph_input(t->g, "timestep", DTYPE_F32, SHAPE(n));
-    out->context = graph_input(t->g, "context", T, SHAPE(n, text->positions, text->hidden));
+    out->context = out->ids = out->huber = out->mask = OP_NONE;
+    OpRef context = text_input(t, &nn, text, out);
     out->target = graph_input(t->g, "target", T, SHAPE(n, h, w, channels));
     out->weight = graph_input(t->g, "weight", P, SHAPE(n));
     size_t mark = nn_push(&nn, "unet");
-    OpRef y = unet_forward(&nn, pipeline_unet(pipe), out->x, out->time, out->context);
+    OpRef y = unet_forward(&nn, pipeline_unet(pipe), out->x, out->time, context);
     nn_pop(&nn, mark);
     TRY_GOTO(graph_status(t->g));
     if (c->task == TRAIN_FULL)
         TRY_GOTO(check_patterns(t));
-    rc = train_task_differentiate(t, &nn, op_mse(graph_builder(t->g), y, out->target, out->weight));
+    rc = train_task_differentiate(t, &nn, loss_of(t, out, y));
 done:
     nn_deinit(&nn);
     return rc;
@@ -74,13 +102,6 @@ done:
 
 void train_diffusion_noise(float *x, float *noise, int64_t n, double alpha_bar, SamplerPredict predict)
 {
-    double a = sqrt(alpha_bar), s = sqrt(1 - alpha_bar);
-    for (int64_t i = 0; i < n; i++) {
-        double x0 = (double)x[i], e = (double)noise[i];
-        x[i] = (float)(a * x0 + s * e);
-        if (predict == SAMPLER_PREDICT_V)
-            noise[i] = (float)(a * e - s * x0);
-        else if (predict == SAMPLER_PREDICT_SAMPLE)
-            noise[i] = (float)x0;
-    }
+    TrainNoise t = {.alpha_bar = &alpha_bar, .steps = 1, .predict = predict};
+    train_noise_mix(&t, 0, x, noise, NULL, 0, n);
 }

@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "base/signal.h"
 #include "io/file.h"
+#include "train/saver.h"
 #include "train/step.h"
 
 typedef struct {
@@ -21,6 +22,7 @@ typedef struct {
     TrainOrigin origin; /* hashes on rank 0 only: the others follow it */
     char *config;      /* resolved YAML */
     IoLock *lock;      /* rank 0 */
+    TrainSaver *saver; /* rank 0 */
 } Loop;
 
 static int clean_temps(const char *output)
@@ -88,10 +90,38 @@ static int resume(Loop *l)
     return 0;
 }
 
-static int checkpoint(Loop *l)
+/* Only a state that would be lost must be written: the run stops here. */
+static int checkpoint(Loop *l, int must)
 {
-    int rc = l->comm->rank ? 0 : train_checkpoint_save(&l->state, l->c, l->config, &l->origin);
+    int rc = l->comm->rank ? 0 : train_saver_save(l->saver, &l->state, must);
     return comm_agree(l->comm, rc);
+}
+
+/* With the values that would be saved, then back to those that are trained. */
+static int validate(Loop *l)
+{
+    TrainTask *t = &l->task;
+    TrainState *s = &l->state;
+    const float *values = train_optimizer_values(s, l->c, l->step.grad);
+    double loss;
+    if (values != s->param) {
+        TRY(train_task_set_values(t, s, values));
+        TRY(nn_params_bind(t->params, t->g, t->ex));
+    }
+    TRY(t->validate(t, &loss));
+    if (values != s->param)
+        TRY(train_step_sync(&l->step));
+    if (l->comm->rank == 0)
+        log_info("step %lld: validation loss %.5f", (long long)s->step, loss);
+    return train_state_push_validation(s, s->step, (float)loss);
+}
+
+static int validation_is_due(const Loop *l)
+{
+    const TrainState *s = &l->state;
+    if (!l->task.validate || (s->nvalid && s->valid_step[s->nvalid - 1] == s->step))
+        return 0;
+    return s->step == 0 || s->step == l->c->steps || s->step % l->c->validation.every == 0;
 }
 
 static float mean_loss(const TrainState *s, int64_t from, int64_t to)
@@ -111,8 +141,12 @@ static int run_steps(Loop *l, TrainResult *r)
     int64_t first = s->step;
     int stopped = 0;
     progress_init(&bar, "step", first, l->c->steps, l->comm->rank == 0);
+    if (s->step == 0 && validation_is_due(l))
+        TRY(validate(l));
     while (s->step < l->c->steps && !stopped) {
         TRY(train_step_run(&l->step));
+        if (validation_is_due(l))
+            TRY(validate(l));
         double rate = progress_rate(&bar, s->step) * l->c->batch;
         progress_update(&bar, s->step, "loss %.4f  norm %.2e  lr %.1e  %.1f images/s", (double)mean_loss(s, s->step - 50, s->step),
                         l->step.norm, (double)train_conf_lr(l->c, s->step - 1), rate);
@@ -120,7 +154,7 @@ static int run_steps(Loop *l, TrainResult *r)
         if (stopped < 0)
             return stopped;
         if (stopped || s->step == l->c->steps || s->step % l->c->checkpoint.every == 0)
-            TRY(checkpoint(l));
+            TRY(checkpoint(l, stopped));
         r->images_per_s = rate;
     }
     progress_break(&bar);
@@ -133,17 +167,17 @@ static int run_steps(Loop *l, TrainResult *r)
                    : 0;
 }
 
-static int write_losses(const Loop *l)
+static int write_csv(const Loop *l, const char *name, const int64_t *step, const float *loss, int64_t n)
 {
     StrBuf b;
     char *path = NULL;
     str_init(&b);
     str_add(&b, "step,loss\n");
-    for (int64_t i = 0; i < l->state.step; i++)
-        str_add_format(&b, "%lld,%.9g\n", (long long)i + 1, (double)l->state.loss[i]);
+    for (int64_t i = 0; i < n; i++)
+        str_add_format(&b, "%lld,%.9g\n", (long long)(step ? step[i] : i + 1), (double)loss[i]);
     int rc = str_status(&b);
     if (rc >= 0)
-        rc = io_path_join(&path, l->c->output, "loss.csv");
+        rc = io_path_join(&path, l->c->output, name);
     if (rc >= 0)
         rc = io_file_write(path, b.data, b.len);
     str_deinit(&b);
@@ -157,7 +191,9 @@ static int finish(Loop *l)
     if (l->comm->rank == 0) {
         rc = l->task.save(&l->task, &l->state, train_optimizer_values(&l->state, l->c, l->step.grad));
         if (rc >= 0)
-            rc = write_losses(l);
+            rc = write_csv(l, "loss.csv", NULL, l->state.loss, l->state.step);
+        if (rc >= 0 && l->state.nvalid)
+            rc = write_csv(l, "validation.csv", l->state.valid_step, l->state.valid_loss, l->state.nvalid);
     }
     return comm_agree(l->comm, rc);
 }
@@ -175,6 +211,8 @@ static int prepare(Loop *l)
     rc = train_step_sync(&l->step);
     if (rc >= 0)
         rc = write_config(l);
+    if (rc >= 0 && l->comm->rank == 0)
+        rc = train_saver_create(&l->saver, l->c, l->config, &l->origin, l->c->checkpoint.background && train_task_spare(&l->task));
     return comm_agree(l->comm, rc);
 }
 
@@ -190,6 +228,7 @@ int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result)
         rc = run_steps(&l, result);
     if (rc >= 0)
         rc = finish(&l);
+    train_saver_destroy(l.saver);
     train_step_deinit(&l.step);
     train_task_close(&l.task);
     train_state_deinit(&l.state);

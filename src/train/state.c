@@ -117,6 +117,8 @@ void train_state_deinit(TrainState *s)
     }
     free(s->ema);
     free(s->loss);
+    free(s->valid_step);
+    free(s->valid_loss);
     memset(s, 0, sizeof *s);
 }
 
@@ -133,5 +135,44 @@ int train_state_push_loss(TrainState *s, float loss)
         s->loss_cap = n;
     }
     s->loss[s->step++] = loss;
+    return 0;
+}
+
+int train_state_push_validation(TrainState *s, int64_t step, float loss)
+{
+    size_t n = (size_t)s->nvalid + 1;
+    int64_t *steps = realloc(s->valid_step, n * sizeof *steps);
+    if (steps)
+        s->valid_step = steps;
+    float *losses = realloc(s->valid_loss, n * sizeof *losses);
+    if (losses)
+        s->valid_loss = losses;
+    if (!steps || !losses)
+        return err_set(ERR_NOMEM, "training state: out of memory");
+    s->valid_step[s->nvalid] = step;
+    s->valid_loss[s->nvalid++] = loss;
+    return 0;
+}
+
+int train_state_copy(TrainState *out, const TrainState *s)
+{
+    *out = (TrainState){0};
+    for (int i = 0; i < s->count; i++)
+        TRY(train_state_add(out, s->slot[i].name, s->slot[i].shape));
+    for (int k = 0; k < s->narray; k++)
+        TRY(train_state_array(out, s->array[k].group, s->array[k].dtype, s->array[k].cover));
+    TRY(train_state_alloc(out, s->ema != NULL));
+    memcpy(out->param, s->param, (size_t)s->n * sizeof(float));
+    for (int k = 0; k < s->narray; k++)
+        memcpy(out->array[k].data, s->array[k].data, (size_t)s->array[k].n * dtype_size(s->array[k].dtype));
+    if (s->ema)
+        memcpy(out->ema, s->ema, (size_t)s->n * sizeof(float));
+    for (int64_t i = 0; i < s->step; i++)
+        TRY(train_state_push_loss(out, s->loss[i]));
+    for (int64_t i = 0; i < s->nvalid; i++)
+        TRY(train_state_push_validation(out, s->valid_step[i], s->valid_loss[i]));
+    memcpy(out->number, s->number, sizeof out->number);
+    out->nnumber = s->nnumber;
+    out->skipped = s->skipped;
     return 0;
 }

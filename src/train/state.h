@@ -45,6 +45,9 @@ typedef struct {
     int64_t step;         /* steps done */
     float *loss;          /* [step] mean loss of each step */
     int64_t loss_cap;
+    int64_t *valid_step;  /* [nvalid] steps done at each validation, and its loss */
+    float *valid_loss;
+    int64_t nvalid;
     int64_t skipped;      /* steps skipped because of non-finite gradients */
 } TrainState;
 
@@ -66,9 +69,12 @@ void *train_array_slot(const TrainArray *a, int slot);
 int train_array_shape(TrainCover cover, const TrainSlot *t, Shape *out);
 void train_state_deinit(TrainState *s);
 int train_state_push_loss(TrainState *s, float loss);
+int train_state_push_validation(TrainState *s, int64_t step, float loss);
+/* A deep copy. out: train_state_deinit, also after an error. */
+int train_state_copy(TrainState *out, const TrainState *s);
 
-/* Writes OUT/checkpoints/step-00000100.h5 (written beside, fsync'ed, renamed), then removes all but the newest `keep` and any of
- * later steps. config: the resolved YAML. Layout: docs/formats.md. */
+/* Writes OUT/checkpoints/step-00000100.h5 (written beside, fsync'ed, renamed), then removes all but the newest `keep`, the
+ * milestones, and any of later steps. config: the resolved YAML. Layout: docs/formats.md. */
 int train_checkpoint_save(TrainState *s, const TrainConf *c, const char *config, const TrainOrigin *origin);
 /* Finds the newest readable checkpoint in OUT/checkpoints and reads it into s (slots must match by name and shape).
  * Damaged newer ones are reported as warnings and passed over. *found = 0 when there is none. After an error s holds nothing usable.

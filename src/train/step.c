@@ -1,6 +1,7 @@
 #include "train/step.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,7 +69,10 @@ static int micro_batch(TrainStep *p, int64_t position, int64_t *bad)
     TRY(exec_run(t->ex));
     for (int i = 0; i < t->nwrt; i++) {
         const TrainSlot *s = &p->state->slot[i];
-        *bad += exact_add(p->sum + s->offset, exec_data(t->ex, t->grad[i]), s->count);
+        int64_t here = exact_add(p->sum + s->offset, exec_data(t->ex, t->grad[i]), s->count);
+        if (here && p->bad_slot > i)
+            p->bad_slot = i;
+        *bad += here;
     }
     TRY(exec_read_f32(t->ex, t->loss, p->loss, t->conf->micro_batch));
     for (int j = 0; j < t->conf->micro_batch; j++) {
@@ -101,6 +105,30 @@ static void apply(TrainStep *p)
         s->ema[i] += (1 - d) * (s->param[i] - s->ema[i]);
 }
 
+/* The first tensor, in slot order, that had a bad gradient on any rank. Collective. */
+static int bad_tensor(TrainStep *p, const char **name)
+{
+    int64_t first = -p->bad_slot;
+    TRY(comm_max_i64(p->task->comm, &first, 1));
+    *name = -first < p->state->count ? p->state->slot[-first].name : "the loss";
+    return 0;
+}
+
+/* The step changes nothing; many in a row end the run. The message is that of exact_reduce. */
+static int skip(TrainStep *p)
+{
+    const char *name;
+    char why[256];
+    snprintf(why, sizeof why, "%s", err_message());
+    TRY(bad_tensor(p, &name));
+    p->state->skipped++;
+    if (p->task->comm->rank == 0)
+        log_warn("step %lld skipped: %s, first in '%s'", (long long)p->state->step + 1, why, name);
+    if (++p->skips < p->task->conf->optimizer.max_skips)
+        return 0;
+    return err_set(ERR_NUMERIC, "%d steps in a row have no finite gradient: %s, first in '%s'; lower optimizer.lr", p->skips, why, name);
+}
+
 int train_step_run(TrainStep *p)
 {
     TrainTask *t = p->task;
@@ -108,6 +136,7 @@ int train_step_run(TrainStep *p)
     const TrainConf *c = t->conf;
     int64_t bad = 0;
     int rc = 0, micro = c->batch / c->micro_batch;
+    p->bad_slot = s->count;
     memset(p->sum, 0, (size_t)(s->n + 1) * sizeof *p->sum);
     for (int m = t->comm->rank; rc >= 0 && m < micro; m += t->comm->size)
         rc = micro_batch(p, s->step * c->batch + (int64_t)m * c->micro_batch, &bad);
@@ -117,11 +146,7 @@ int train_step_run(TrainStep *p)
         return rc;
     float loss = NAN;
     if (rc == ERR_NUMERIC) {
-        s->skipped++;
-        if (t->comm->rank == 0)
-            log_warn("step %lld skipped: %s", (long long)s->step + 1, err_message());
-        if (++p->skips >= c->optimizer.max_skips)
-            return err_context(rc, "%d steps in a row have no finite gradient; lower optimizer.lr", p->skips);
+        TRY(skip(p));
     } else {
         p->skips = 0;
         exact_to_float(&loss, p->sum + s->n, 1, 1.0);

@@ -19,6 +19,7 @@ typedef struct {
     float *grad;       /* [n]: of the last step, before clipping */
     float *loss;       /* [micro_batch] */
     double norm;       /* of grad */
+    int64_t bad_slot;  /* first slot with a gradient that is not finite, on this rank; count: none */
     int skips;         /* steps in a row without a finite gradient */
 } TrainStep;
 

@@ -81,10 +81,23 @@ void train_task_bytes(const TrainTask *t, double *arena, double *params, double 
     }
 }
 
+static double memory(void)
+{
+    return (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE);
+}
+
+int train_task_spare(const TrainTask *t)
+{
+    double arena, params, state;
+    int ranks = t->comm->local_size > 0 ? t->comm->local_size : 1;
+    train_task_bytes(t, &arena, &params, &state);
+    return (arena + state) * ranks + state <= memory();
+}
+
 /* Mapped weights are not counted: the system may drop and read them again. */
 int train_task_fits(const TrainTask *t)
 {
-    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE), arena, params, state, mib = 1 << 20;
+    double have = memory(), arena, params, state, mib = 1 << 20;
     int ranks = t->comm->local_size > 0 ? t->comm->local_size : 1;
     train_task_bytes(t, &arena, &params, &state);
     if ((arena + state) * ranks <= have)

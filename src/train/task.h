@@ -30,6 +30,8 @@ struct TrainTask {
     char model_hash[HASH_HEX_SIZE]; /* rank 0: SHA-256 of the weight file that training starts from; "" for random weights */
     /* Inputs of the micro-batch whose first image has this global position (step * batch + j). */
     int (*fill)(TrainTask *t, int64_t position);
+    /* Mean loss of the held-out images with the values that are bound, the same on every rank; NaN where not finite. NULL: none. Collective. */
+    int (*validate)(TrainTask *t, double *loss);
     /* Writes what users want from the run into the output folder: LoRA file or model part. values: trained values in slot order
      * (weights or their running average). Called on rank 0. */
     int (*save)(TrainTask *t, const TrainState *s, const float *values);
@@ -54,6 +56,8 @@ int train_task_load(TrainTask *t, const char *root, IoSafetensors *files, NnName
 void train_task_bytes(const TrainTask *t, double *arena, double *params, double *state);
 /* ERR_RANGE when the ranks of this node need more memory than it has, with the settings to change. Before any work. */
 int train_task_fits(const TrainTask *t);
+/* 1 when this node also has room for a second copy of the optimizer's state. */
+int train_task_spare(const TrainTask *t);
 /* Copies values (slot order of s) into the parameters and marks them changed. */
 int train_task_set_values(TrainTask *t, const TrainState *s, const float *values);
 /* The caption of an item at a position: empty for the dropped share. */

@@ -32,7 +32,7 @@ typedef struct {
     OpAttr attr;
     char meta_kind; /* attr.meta.dtype becomes T ('T') or P ('P'); 0: as written */
     int nin;
-    CaseIn in[4];
+    CaseIn in[5];
     double tol;     /* float: error over |value| + rms; 0: 1e-5 */
     double tol_bf;  /* bf16; 0: 2e-2 */
     int items;      /* 1: every batched input and output has items in dim 0, and items are independent */
@@ -198,7 +198,7 @@ static inline void eager_deinit(Eager *e)
 /* Results of one case: outputs of the op, then gradients of the inputs that have one. */
 typedef struct {
     Eager e;
-    OpRef in[4], out[OP_MAX_OUT], din[4], seed;
+    OpRef in[5], out[OP_MAX_OUT], din[5], seed;
     int nout;
     OpAttr attr;
 } Run;
@@ -243,7 +243,7 @@ static inline void run_inputs(Run *r, const Case *c, Backend *be, Dtype t, Dtype
 
 static inline void run_forward(Run *r, const Case *c)
 {
-    Meta min[4], mout[OP_MAX_OUT];
+    Meta min[5], mout[OP_MAX_OUT];
     for (int k = 0; k < c->nin; k++)
         min[k] = r->e.meta[r->in[k]];
     if (op_rule(c->kind)->infer(&r->attr, min, c->nin, mout, &r->nout) < 0)
@@ -255,7 +255,7 @@ static inline void run_forward(Run *r, const Case *c)
 
 static inline void run_backward(Run *r, const Case *c, Dtype via, int64_t skip_items)
 {
-    uint8_t need[4] = {0};
+    uint8_t need[5] = {0};
     OpRef dout[OP_MAX_OUT] = {OP_NONE, OP_NONE, OP_NONE, OP_NONE};
     int any = 0;
     for (int k = 0; k < c->nin; k++) {
@@ -438,7 +438,7 @@ static inline void check_in_place(const Case *cases, size_t n)
                 size_t bytes = meta_bytes(&apart.e.meta[apart.out[0]]);
                 if (bytes == meta_bytes(&shared.e.meta[shared.in[k]])) {
                     Meta keep = shared.e.meta[shared.in[k]];
-                    OpView in[4], view[OP_MAX_OUT];
+                    OpView in[5], view[OP_MAX_OUT];
                     for (int j = 0; j < cases[i].nin; j++)
                         in[j] = eager_view(&shared.e, shared.in[j]);
                     for (int j = 0; j < shared.nout; j++)

@@ -4,12 +4,19 @@
     {.name = nm, .kind = k, .nin = 3, .in = {IN('T', n, __VA_ARGS__), IN('T', n, __VA_ARGS__), IN('C', n)},  \
      .items = 1, .skip_fd = fd}
 
+#define PIXEL(nm, k, fd, h, w, c)                                                                            \
+    {.name = nm, .kind = OP_PIXEL_LOSS, .attr = {.loss = k}, .nin = 5, .in = {IN('T', 2, h, w, c), IN('T', 2, h, w, c), \
+     IN('C', 2), IN_RANGE('C', 0.05, 1, 2), IN_RANGE('C', 0, 1, 2, h, w)}, .items = 1, .skip_fd = fd}
+
 static const Case cases[] = {
     PAIR("mse", OP_MSE, 0, 2, 3, 5, 4),
     PAIR("mse of a vector", OP_MSE, 0, 7, 1),
     PAIR("mse 64x64x4", OP_MSE, 1, 3, 64, 64, 4),
     PAIR("l1", OP_L1, 1, 2, 3, 5, 4),
     PAIR("l1 several pieces", OP_L1, 1, 2, 97, 131),
+    PIXEL("masked l2", OP_LOSS_L2, 0, 5, 3, 4), PIXEL("masked l1", OP_LOSS_L1, 1, 5, 3, 4),
+    PIXEL("huber", OP_LOSS_HUBER, 0, 5, 3, 4), PIXEL("smooth l1", OP_LOSS_SMOOTH_L1, 0, 5, 3, 4),
+    PIXEL("huber, several pieces", OP_LOSS_HUBER, 1, 97, 33, 4),
     {.name = "xent", .kind = OP_XENT, .nin = 2, .in = {IN_RANGE('T', -3, 3, 5, 7), IN_RANGE('I', 0, 7, 5)}, .items = 1},
     {.name = "xent one class", .kind = OP_XENT, .nin = 2, .in = {IN('N', 4, 1), IN_RANGE('I', 0, 1, 4)}, .items = 1},
     {.name = "xent wide, large", .kind = OP_XENT, .nin = 2, .in = {IN_RANGE('T', -90, 90, 9, 1003), IN_RANGE('I', 0, 1003, 9)},
@@ -28,17 +35,17 @@ static const Case cases[] = {
 
 CASE_TESTS(test_cpu_loss, cases)
 
-static double scalar_of(OpKind kind, const Meta *m, const double *const *data, int nin)
+static double scalar_of(OpKind kind, OpLoss loss, const Meta *m, const double *const *data, int nin)
 {
     Backend *be = make_backend(1, CPU_ISA_BASE);
     Eager e;
-    OpRef in[4], out[1];
+    OpRef in[5], out[1];
     eager_init(&e, be, DTYPE_F64);
     for (int i = 0; i < nin; i++) {
         in[i] = eager_new(&e, &m[i]);
         memcpy(e.data[in[i]], data[i], meta_bytes(&m[i]));
     }
-    eager_emit(&e.base, kind, &(OpAttr){0}, in, nin, out, 1);
+    eager_emit(&e.base, kind, &(OpAttr){.loss = loss}, in, nin, out, 1);
     double v = *(double *)e.data[out[0]];
     eager_deinit(&e);
     backend_destroy(be);
@@ -51,11 +58,20 @@ static void test_cpu_loss__values_by_hand(void **state)
     (void)state;
     const double x[4] = {1, 2, 3, 4}, y[4] = {0, 2, 5, 4}, w[1] = {3}, m[4] = {1, 0, log(2), 0};
     Meta row = {DTYPE_F64, SHAPE(1, 4)}, one = {DTYPE_F64, SHAPE(1)};
-    assert_true(fabs(scalar_of(OP_MSE, (Meta[]){row, row, one}, (const double *[]){x, y, w}, 3) - 3 * 5.0 / 4) < 1e-12);
-    assert_true(fabs(scalar_of(OP_L1, (Meta[]){row, row, one}, (const double *[]){x, y, w}, 3) - 3 * 3.0 / 4) < 1e-12);
+    assert_true(fabs(scalar_of(OP_MSE, 0, (Meta[]){row, row, one}, (const double *[]){x, y, w}, 3) - 3 * 5.0 / 4) < 1e-12);
+    assert_true(fabs(scalar_of(OP_L1, 0, (Meta[]){row, row, one}, (const double *[]){x, y, w}, 3) - 3 * 3.0 / 4) < 1e-12);
     /* channels: mean 1, 0; logvar log 2, 0: (1 + 2 - 1 - log 2 + 0) / 2 / 2 */
+    /* d = 1, 0, -2, 0; c = 0.5; mask 1, 0.5 over two channels */
+    const double c[1] = {0.5}, mask[2] = {1, 0.5};
+    Meta pixels = {DTYPE_F64, SHAPE(1, 2, 2)}, rows = {DTYPE_F64, SHAPE(1, 2)};
+    const Meta pm[5] = {pixels, pixels, one, one, rows};
+    const double *pd[5] = {x, y, w, c, mask}, h1 = sqrt(1.25) - 0.5, h2 = sqrt(4.25) - 0.5;
+    assert_true(fabs(scalar_of(OP_PIXEL_LOSS, OP_LOSS_L2, pm, pd, 5) - 3 * (1 + 0.5 * 4) / 4) < 1e-12);
+    assert_true(fabs(scalar_of(OP_PIXEL_LOSS, OP_LOSS_L1, pm, pd, 5) - 3 * (1 + 0.5 * 2) / 4) < 1e-12);
+    assert_true(fabs(scalar_of(OP_PIXEL_LOSS, OP_LOSS_HUBER, pm, pd, 5) - 3 * (h1 + 0.5 * h2) / 4) < 1e-12);
+    assert_true(fabs(scalar_of(OP_PIXEL_LOSS, OP_LOSS_SMOOTH_L1, pm, pd, 5) - 3 * 2 * (h1 + 0.5 * h2) / 4) < 1e-12);
     double kl = 3 * 0.5 * (1 + 2 - 1 - log(2)) / 2;
-    assert_true(fabs(scalar_of(OP_KL, (Meta[]){row, one}, (const double *[]){m, w}, 2) - kl) < 1e-12);
+    assert_true(fabs(scalar_of(OP_KL, 0, (Meta[]){row, one}, (const double *[]){m, w}, 2) - kl) < 1e-12);
 }
 
 static void test_cpu_loss__target_out_of_range(void **state)

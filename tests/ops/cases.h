@@ -55,7 +55,7 @@ static inline int is_float(Dtype t)
 static inline int no_gradient(OpKind k, int i)
 {
     return (k == OP_SCALE && i == 1) || ((k == OP_MSE || k == OP_L1) && i == 2) ||
-           ((k == OP_GAUSS_SAMPLE || k == OP_KL) && i == 1);
+           ((k == OP_GAUSS_SAMPLE || k == OP_KL) && i == 1) || (k == OP_PIXEL_LOSS && i >= 2);
 }
 
 #endif

@@ -165,6 +165,8 @@ static const Good good[] = {
     {OP_XENT_BWD, "f32[2] bf16[2,9] i32[2]", "bf16[2,9]", {.has = 0}},
     {OP_GAUSS_SAMPLE, "bf16[2,3,8] bf16[2,3,4]", "bf16[2,3,4]", {.has = 0}},
     {OP_GAUSS_SAMPLE_BWD, "bf16[2,3,4] bf16[2,3,8] bf16[2,3,4]", "bf16[2,3,8]", {.has = 0}},
+    {OP_PIXEL_LOSS, "bf16[2,3,4] bf16[2,3,4] f32[2] f32[2] f32[2,3]", "f32[2]", {.loss = OP_LOSS_HUBER}},
+    {OP_PIXEL_LOSS_BWD, "f32[2] bf16[2,3,4] bf16[2,3,4] f32[2] f32[2] f32[2,3]", "bf16[2,3,4]", {.loss = OP_LOSS_L1}},
     {OP_KL, "bf16[2,3,8] f32[2]", "f32[2]", {.has = 0}},
     {OP_KL_BWD, "f32[2] bf16[2,3,8] f32[2]", "bf16[2,3,8]", {.has = 0}},
 };
@@ -286,6 +288,9 @@ static const Bad bad[] = {
     {OP_GAUSS_SAMPLE, "f32[2,7] f32[2,3]", ERR_SHAPE, "7 channels", "even", {.has = 0}},
     {OP_GAUSS_SAMPLE, "f32[2,8] f32[2,8]", ERR_SHAPE, "noise is f32 [2,8]", "f32 [2,4]", {.has = 0}},
     {OP_GAUSS_SAMPLE_BWD, "f32[2,3] f32[2,8] f32[2,4]", ERR_SHAPE, "dz is f32 [2,3]", "f32 [2,4]", {.has = 0}},
+    {OP_PIXEL_LOSS, "f32[2,3] f32[2,3] f32[2] f32[2] f32[3]", ERR_SHAPE, "mask is f32 [3]", "f32 [2]", {.has = 0}},
+    {OP_PIXEL_LOSS, "f32[2,3] f32[2,3] f32[2] f32[1] f32[2]", ERR_SHAPE, "c is f32 [1]", "f32 [2]", {.has = 0}},
+    {OP_PIXEL_LOSS_BWD, "f32[3] f32[2,3] f32[2,3] f32[2] f32[2] f32[2]", ERR_SHAPE, "dl is f32 [3]", "f32 [2]", {.has = 0}},
     {OP_KL, "bf16[2,8] bf16[2]", ERR_SHAPE, "weight is bf16 [2]", "f32 [2]", {.has = 0}},
     {OP_KL_BWD, "f32[1] f32[2,8] f32[2]", ERR_SHAPE, "dk is f32 [1]", "f32 [2]", {.has = 0}},
 };
