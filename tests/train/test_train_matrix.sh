@@ -12,9 +12,9 @@ make_config "steps: 10" "checkpoint: {every: 2, keep: 1, milestone: 4}" "optimiz
     "noise: {offset: 0.05, offset_random: true, multires_iterations: 3, perturbation: 0.1, shift: 2}"
 straight prodigy
 killed prodigy
-ranks prodigy 2 3 4
+ranks prodigy 4
 check "prodigy: validation at 0, 4, 8 and 10" test "$(cut -d, -f1 "$TMP/prodigy/out/validation.csv" | tr '\n' ' ')" = "step 0 4 8 10 "
-for run in prodigy-kill prodigy-np3; do
+for run in prodigy-kill prodigy-np4; do
     check "prodigy: the same validation in $run" cmp "$TMP/prodigy/out/validation.csv" "$TMP/$run/out/validation.csv"
 done
 check "prodigy: milestones and the newest stay" test "$(checkpoints prodigy | tr '\n' ' ')" = \
