@@ -10,6 +10,9 @@
 static const char usage[] =
     "usage: atelier sample MODEL \"PROMPT\" [-o FILE.png] [--lora FILE[:SCALE]]... [key=value ...]\n\n"
     "Renders one image (sample.png) with all keys of a sweep configuration but the axes.\n"
+    "From a picture: source=FILE strength=0.6; inpainting: mask=FILE beside it; a second, larger pass:\n"
+    "hires.upscale=latent-bicubic hires.scale=1.5; the noise of another seed mixed in: variation_seed=2\n"
+    "variation_strength=0.2. docs/sweeps.md says more.\n"
     "The PNG holds everything needed to make it again: atelier reproduce FILE.png\n";
 
 typedef struct {

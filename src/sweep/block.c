@@ -105,8 +105,8 @@ static int set_row(SweepBlock *b, int64_t i, const SweepRow *row)
     const SweepRecord *rec = &row->rec;
     ((int64_t *)b->col[SWEEP_COL_INDEX])[i] = rec->index;
     ((int64_t *)b->col[SWEEP_COL_SEED])[i] = rec->seed;
-    ((int32_t *)b->col[SWEEP_COL_WIDTH])[i] = rec->width;
-    ((int32_t *)b->col[SWEEP_COL_HEIGHT])[i] = rec->height;
+    ((int32_t *)b->col[SWEEP_COL_WIDTH])[i] = row->result.image.w;
+    ((int32_t *)b->col[SWEEP_COL_HEIGHT])[i] = row->result.image.h;
     ((int32_t *)b->col[SWEEP_COL_STEPS])[i] = rec->steps;
     ((int32_t *)b->col[SWEEP_COL_CLIP_SKIP])[i] = rec->clip_skip;
     ((double *)b->col[SWEEP_COL_GUIDANCE])[i] = rec->guidance;
@@ -123,8 +123,8 @@ int sweep_block_from_rows(SweepBlock *b, const SweepRow *rows, int n, int with_l
     if (n < 1)
         return err_set(ERR_RANGE, "a block without images");
     TRY(block_alloc(b, n));
-    b->width = rows[0].rec.width;
-    b->height = rows[0].rec.height;
+    b->width = rows[0].result.image.w; /* the record has the first pass's */
+    b->height = rows[0].result.image.h;
     size_t image = (size_t)b->width * (size_t)b->height * 3;
     if (!(b->images = malloc((size_t)n * image)))
         return err_set(ERR_NOMEM, "out of memory");

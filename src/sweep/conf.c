@@ -103,6 +103,7 @@ Dtype sweep_conf_dtype(const SweepConf *c)
 void sweep_conf_render(const SweepConf *c, RenderConf *out)
 {
     *out = (RenderConf){.model = c->model,
+                        .vae = c->vae,
                         .variant = c->variant[0] ? c->variant : NULL,
                         .dtype = sweep_conf_dtype(c),
                         .threads = c->threads,
