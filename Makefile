@@ -17,7 +17,7 @@ COMMIT  := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo
 CFLAGS  := -std=c11 -D_GNU_SOURCE $(WARN) $(OPT) -fopenmp -ffp-contract=off -Isrc $(SAN) $(EXTRA)
 SYS_CFLAGS := $(subst -I,-isystem ,$(PKG_CFLAGS) $(MPI_CFLAGS))
 LDFLAGS := -fopenmp $(SAN)
-LDLIBS  := $(PKG_LIBS) -ldnnl $(MPI_LIBS) -lm -lpthread -ldl
+LDLIBS  := $(PKG_LIBS) -ldnnl -llapacke $(MPI_LIBS) -lm -lpthread -ldl
 
 DEF_version := -DATELIER_COMMIT='"$(COMMIT)"'
 
@@ -132,7 +132,7 @@ bench: $(BENCHBIN) atelier ## speed and memory against diffusers where present
 
 # ---- the main job ------------------------------------------------------------------------------------------------------
 APT := gcc g++ make pkg-config libdnnl-dev libopenmpi-dev openmpi-bin libhdf5-dev libpng-dev libjpeg62-turbo-dev libwebp-dev libcairo2-dev libpango1.0-dev fonts-dejavu-core libyaml-dev \
-       libjansson-dev libssl-dev libpcre2-dev libutf8proc-dev libcmocka-dev python3 hdf5-tools
+       libjansson-dev liblapacke-dev libssl-dev libpcre2-dev libutf8proc-dev libcmocka-dev python3 hdf5-tools
 install-deps: ## Debian packages that are missing (apt)
 	@tests/deps.sh $(APT)
 

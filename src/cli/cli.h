@@ -22,6 +22,10 @@ int cli_lock(int argc, char **argv);
 int cli_diff(int argc, char **argv);
 int cli_score(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);
+int cli_merge(int argc, char **argv);
+int cli_extract(int argc, char **argv);
+int cli_resize(int argc, char **argv);
+int cli_inspect(int argc, char **argv);
 int cli_info(int argc, char **argv);
 
 /* Whether -h or --help is among the arguments. */

@@ -27,6 +27,10 @@ static const Command commands[] = {
     {"lock", cli_lock, "write the hashes of everything a config reads, for Git"},
     {"diff", cli_diff, "say what differs between two images, runs, configs or lock files"},
     {"score", cli_score, "measure the images of a sweep, per LoRA"},
+    {"merge", cli_merge, "put adapters into a model, or several into one"},
+    {"extract", cli_extract, "the difference of two models as a LoRA"},
+    {"resize", cli_resize, "change the ranks of a LoRA"},
+    {"inspect", cli_inspect, "explain a LoRA, model, checkpoint or image"},
     {"tokenize", cli_tokenize, "show the tokens of a text"},
     {"info", cli_info, "show version, processor, libraries and ranks"},
 };

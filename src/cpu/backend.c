@@ -158,6 +158,7 @@ int cpu_backend_create(Backend **out, int threads, int isa_limit)
     cpu_arith_register(be);
     cpu_embed_register(be);
     cpu_loss_register(be);
+    cpu_adapter_register(be);
     TRY_GOTO(cpu_linear_register(be));
     TRY_GOTO(cpu_conv_register(be));
     *out = be;

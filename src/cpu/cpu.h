@@ -35,6 +35,7 @@ void cpu_act_register(Backend *be);
 void cpu_arith_register(Backend *be);
 void cpu_embed_register(Backend *be);
 void cpu_loss_register(Backend *be);
+void cpu_adapter_register(Backend *be);
 /* Frees the oneDNN state; called by destroy. */
 void cpu_dnnl_destroy(CpuState *st);
 

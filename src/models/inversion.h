@@ -6,6 +6,7 @@
 #ifndef MODELS_INVERSION_H
 #define MODELS_INVERSION_H
 
+#include "io/safetensors.h"
 #include "text/chunk.h"
 
 /* All inversions of a run for one text encoder, as one table. */
@@ -23,5 +24,11 @@ void inversion_set_deinit(InversionSet *s);
  * ERR_SHAPE when its vectors have not the set's width: names the file, tensor, both widths and the models that have such a width.
  * ERR_FORMAT for a file of no known form, a name twice, more than 75 vectors. */
 int inversion_set_add(InversionSet *s, const char *path, const char *name);
+
+/* Writes [n,width] vectors as F32, F16 or BF16; atomic. EMB_PARAMS: read by A1111, Forge, kohya and ComfyUI; DIFFUSERS: the tensor is
+ * named by the token. */
+typedef enum { INVERSION_EMB_PARAMS, INVERSION_DIFFUSERS } InversionForm;
+int inversion_save(const char *path, InversionForm form, const char *token, const float *vectors, int n, int width, Dtype to,
+                   const IoMeta *meta, int nmeta);
 
 #endif

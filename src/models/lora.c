@@ -1,6 +1,5 @@
 #include "models/lora.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,8 +18,8 @@ void lora_destroy(Lora *lo)
         return;
     for (int i = 0; i < lo->count; i++) {
         free(lo->part[i].path);
-        free(lo->part[i].a);
-        free(lo->part[i].b);
+        for (int k = 0; k < NN_FACTORS; k++)
+            free(lo->part[i].f[k]);
     }
     free(lo->part);
     free(lo->view);
@@ -39,6 +38,9 @@ int lora_add(Lora *lo, const NnModule *m, LoraPart **out)
     }
     LoraPart *p = &lo->part[lo->count];
     memset(p, 0, sizeof *p);
+    p->weight = m->weight;
+    p->rank = 1;
+    p->alpha = 1;
     if (!(p->path = strdup(m->path)))
         return err_set(ERR_NOMEM, "LoRA: out of memory");
     lo->count++;
@@ -46,15 +48,17 @@ int lora_add(Lora *lo, const NnModule *m, LoraPart **out)
     return 0;
 }
 
-static float *factor_alloc(const Shape *s)
+int lora_set_factor(LoraPart *p, NnFactor f, Shape shape)
 {
-    size_t bytes = ((size_t)shape_count(s) * sizeof(float) + 63) / 64 * 64;
-    float *p = aligned_alloc(64, bytes);
-    if (p)
-        memset(p, 0, bytes);
-    else
-        err_set(ERR_NOMEM, "LoRA: out of memory for %zu bytes", bytes);
-    return p;
+    size_t bytes = ((size_t)shape_count(&shape) * sizeof(float) + 63) / 64 * 64;
+    float *v = aligned_alloc(64, bytes);
+    if (!v)
+        return err_set(ERR_NOMEM, "LoRA: out of memory for %zu bytes", bytes);
+    memset(v, 0, bytes);
+    free(p->f[f]);
+    p->f[f] = v;
+    p->shape[f] = shape;
+    return 0;
 }
 
 void lora_shapes(const Shape *weight, int rank, Shape *down, Shape *up)
@@ -64,13 +68,14 @@ void lora_shapes(const Shape *weight, int rank, Shape *down, Shape *up)
     *up = weight->ndim == 4 ? SHAPE(weight->dim[0], rank, 1, 1) : SHAPE(weight->dim[0], rank);
 }
 
-int lora_set_shapes(LoraPart *p, const Shape *weight, int rank)
+int lora_set_pair(LoraPart *p, int rank)
 {
+    Shape down, up;
+    p->kind = NN_ADAPTER_LORA;
     p->rank = rank;
-    lora_shapes(weight, rank, &p->down, &p->up);
-    p->a = factor_alloc(&p->down);
-    p->b = factor_alloc(&p->up);
-    return p->a && p->b ? 0 : ERR_NOMEM;
+    lora_shapes(&p->weight, rank, &down, &up);
+    TRY(lora_set_factor(p, NN_DOWN, down));
+    return lora_set_factor(p, NN_UP, up);
 }
 
 static int part_order(const void *a, const void *b)
@@ -81,73 +86,6 @@ static int part_order(const void *a, const void *b)
 void lora_sort(Lora *lo)
 {
     qsort(lo->part, (size_t)lo->count, sizeof *lo->part, part_order);
-}
-
-/* ---- fresh adapters ---- */
-
-static int is_target(const LoraSpec *spec, const char *path, uint8_t *hit)
-{
-    int any = 0;
-    for (int k = 0; k < spec->ntargets; k++)
-        if (nn_glob(spec->targets[k], path))
-            any = hit[k] = 1;
-    return any;
-}
-
-static int init_part(LoraPart *p, const LoraSpec *spec, const Shape *weight)
-{
-    char name[NN_PATH_MAX + 32];
-    int kernel = weight->ndim == 4 && weight->dim[2] * weight->dim[3] > 1;
-    int own = kernel && spec->conv_rank > 0;
-    int rank = own ? spec->conv_rank : spec->rank;
-    float alpha = own || (kernel && spec->conv_alpha > 0) ? spec->conv_alpha : spec->alpha;
-    TRY(lora_set_shapes(p, weight, rank));
-    p->alpha = alpha > 0 ? alpha : (float)rank;
-    snprintf(name, sizeof name, "%s.lora_A.weight", p->path);
-    NnParam down = {.name = name, .dtype = DTYPE_F32, .shape = p->down, .data = p->a};
-    return nn_param_fill_uniform(&down, spec->seed, 1 / sqrtf((float)(shape_count(&p->down) / rank)));
-}
-
-static int check_spec(const LoraSpec *spec)
-{
-    if (spec->rank < 1 || spec->rank > 4096)
-        return err_set(ERR_RANGE, "LoRA rank is %d, expected 1..4096", spec->rank);
-    if (spec->conv_rank < 0 || spec->conv_rank > 4096)
-        return err_set(ERR_RANGE, "LoRA conv_rank is %d, expected 0..4096", spec->conv_rank);
-    if (!isfinite(spec->alpha) || !isfinite(spec->conv_alpha))
-        return err_set(ERR_RANGE, "LoRA alpha is not a number");
-    if (spec->ntargets < 1)
-        return err_set(ERR_RANGE, "LoRA has no targets");
-    return 0;
-}
-
-int lora_create(Lora **out, const LoraSpec *spec, const NnModules *modules)
-{
-    Lora *lo = NULL;
-    LoraPart *p;
-    TRY(check_spec(spec));
-    uint8_t *hit = calloc((size_t)spec->ntargets, 1);
-    int rc = hit ? lora_alloc(&lo) : err_set(ERR_NOMEM, "LoRA: out of memory");
-    if (rc < 0)
-        goto done;
-    for (int i = 0; i < modules->count; i++) {
-        if (!is_target(spec, modules->item[i].path, hit))
-            continue;
-        TRY_GOTO(lora_add(lo, &modules->item[i], &p));
-        TRY_GOTO(init_part(p, spec, &modules->item[i].weight));
-    }
-    for (int k = 0; k < spec->ntargets; k++)
-        if (!hit[k]) {
-            rc = err_set(ERR_NOTFOUND, "LoRA target '%s' matches no linear layer or convolution of the model", spec->targets[k]);
-            goto done;
-        }
-    lora_sort(lo);
-    *out = lo;
-    lo = NULL;
-done:
-    free(hit);
-    lora_destroy(lo);
-    return rc;
 }
 
 /* ---- access ---- */
@@ -170,11 +108,17 @@ LoraPart *lora_find(Lora *lo, const char *path)
     return NULL;
 }
 
+float lora_factor(const LoraPart *p)
+{
+    return p->alpha / (float)p->rank;
+}
+
 int64_t lora_values(const Lora *lo)
 {
     int64_t n = 0;
     for (int i = 0; i < lo->count; i++)
-        n += shape_count(&lo->part[i].down) + shape_count(&lo->part[i].up);
+        for (int k = 0; k < NN_FACTORS; k++)
+            n += lo->part[i].f[k] ? shape_count(&lo->part[i].shape[k]) : 0;
     return n;
 }
 
@@ -187,6 +131,8 @@ int lora_covers(const Lora *lo, const char *root)
     return 0;
 }
 
+/* ---- in the graph ---- */
+
 const NnLora *lora_nn(Lora *lo, int id, int trainable)
 {
     if (!lo->view && !(lo->view = calloc((size_t)lo->count + 1, sizeof *lo->view))) {
@@ -195,9 +141,13 @@ const NnLora *lora_nn(Lora *lo, int id, int trainable)
     }
     for (int i = 0; i < lo->count; i++) {
         const LoraPart *p = &lo->part[i];
-        lo->view[i] = (NnLoraPart){p->path, p->down, p->up, p->alpha / (float)p->rank};
+        lo->view[i] = (NnLoraPart){.path = p->path, .kind = p->kind, .factor = lora_factor(p)};
+        memcpy(lo->view[i].shape, p->shape, sizeof p->shape);
     }
-    lo->nn = (NnLora){.id = id, .part = lo->view, .count = lo->count, .trainable = trainable};
+    lo->nn.id = id;
+    lo->nn.part = lo->view;
+    lo->nn.count = lo->count;
+    lo->nn.trainable = trainable;
     return &lo->nn;
 }
 
@@ -207,10 +157,12 @@ int lora_add_params(Lora *lo, int id, NnParams *ps)
     NnParam *scale;
     for (int i = 0; i < lo->count; i++) {
         LoraPart *p = &lo->part[i];
-        snprintf(name, sizeof name, "lora.%d.%s.lora_A.weight", id, p->path);
-        TRY(nn_params_add_view(ps, name, DTYPE_F32, p->down, p->a, NULL));
-        snprintf(name, sizeof name, "lora.%d.%s.lora_B.weight", id, p->path);
-        TRY(nn_params_add_view(ps, name, DTYPE_F32, p->up, p->b, NULL));
+        for (int k = 0; k < NN_FACTORS; k++) {
+            if (!p->f[k])
+                continue;
+            snprintf(name, sizeof name, "lora.%d.%s.%s", id, p->path, nn_factor_leaf(p->kind, (NnFactor)k));
+            TRY(nn_params_add_view(ps, name, DTYPE_F32, p->shape[k], p->f[k], NULL));
+        }
     }
     snprintf(name, sizeof name, "lora.%d.scale", id);
     TRY(nn_params_add(ps, name, DTYPE_F32, SHAPE(1), &scale));
@@ -230,52 +182,10 @@ int lora_set_scale(NnParams *ps, int id, float scale)
     return 0;
 }
 
-/* ---- merging ---- */
-
-static int merge_row(void *row, Dtype dtype, float *tmp, const float *a, const float *b, int64_t cols, int rank, double factor)
+void lora_set_dropout(Lora *lo, float dropout, float rank_dropout, float module_dropout, uint64_t seed)
 {
-    TRY(dtype_convert(tmp, DTYPE_F32, row, dtype, cols));
-    for (int64_t j = 0; j < cols; j++) {
-        double sum = 0;
-        for (int r = 0; r < rank; r++)
-            sum += (double)b[r] * (double)a[(int64_t)r * cols + j];
-        tmp[j] = (float)((double)tmp[j] + factor * sum);
-    }
-    return dtype_convert(row, dtype, tmp, DTYPE_F32, cols);
-}
-
-static int merge_part(const LoraPart *p, NnParam *w, double factor)
-{
-    int64_t rows = p->up.dim[0], cols = shape_count(&p->down) / p->rank;
-    int rc = 0;
-    if (shape_count(&w->shape) != rows * cols)
-        return err_set(ERR_SHAPE, "LoRA module '%s' does not fit the weight", p->path);
-#pragma omp parallel reduction(min : rc) if (rows * cols * p->rank > 1 << 22)
-    {
-        float *tmp = malloc((size_t)cols * sizeof *tmp);
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < rows; i++) {
-            char *row = (char *)w->data + (size_t)(i * cols) * dtype_size(w->dtype);
-            int r = tmp ? merge_row(row, w->dtype, tmp, p->a, p->b + i * p->rank, cols, p->rank, factor) : ERR_NOMEM;
-            rc = r < rc ? r : rc;
-        }
-        free(tmp);
-    }
-    nn_param_touch(w);
-    return rc < 0 ? err_set(rc, "merging LoRA module '%s' failed", p->path) : 0;
-}
-
-int lora_merge(Lora *lo, NnParams *ps, float scale)
-{
-    char name[NN_PATH_MAX + 16];
-    for (int i = 0; i < lo->count; i++) {
-        const LoraPart *p = &lo->part[i];
-        snprintf(name, sizeof name, "%s.weight", p->path);
-        NnParam *w = nn_params_find(ps, name);
-        if (!w)
-            continue;
-        TRY(nn_param_own(w));
-        TRY(merge_part(p, w, (double)scale * (double)p->alpha / p->rank));
-    }
-    return 0;
+    lo->nn.dropout = dropout;
+    lo->nn.rank_dropout = rank_dropout;
+    lo->nn.module_dropout = module_dropout;
+    lo->nn.seed = seed;
 }

@@ -6,12 +6,11 @@
 
 #include "models/lora_impl.h"
 
-typedef enum { LEAF_DOWN, LEAF_UP, LEAF_ALPHA, LEAF_COUNT } Leaf;
-
 /* What the file says about one module. */
 typedef struct {
     const NnModule *module;
-    int tensor[LEAF_COUNT]; /* place in the file + 1; 0 absent */
+    NnAdapterKind kind;
+    int tensor[LORA_LEAVES]; /* place in the file + 1; 0 absent */
 } Found;
 
 typedef struct {
@@ -22,161 +21,49 @@ typedef struct {
     json_t *peft;           /* lora_adapter_metadata, or NULL */
 } Reader;
 
-static const struct {
-    const char *suffix;
-    Leaf leaf;
-} leaves[] = {
-    {".lora_down.weight", LEAF_DOWN},         {".lora_up.weight", LEAF_UP},
-    {".lora_A.weight", LEAF_DOWN},            {".lora_B.weight", LEAF_UP},
-    {".lora_A.default.weight", LEAF_DOWN},    {".lora_B.default.weight", LEAF_UP},
-    {".lora.down.weight", LEAF_DOWN},         {".lora.up.weight", LEAF_UP},
-    {".lora_linear_layer.down.weight", LEAF_DOWN}, {".lora_linear_layer.up.weight", LEAF_UP},
-    {"_lora.down.weight", LEAF_DOWN},         {"_lora.up.weight", LEAF_UP},
-    {".alpha", LEAF_ALPHA},
-};
-
-/* Parts of tensor names of other kinds of adapters. */
-static const struct {
-    const char *mark, *kind;
-} others[] = {
-    {".hada_", "LoHa"},        {".lokr_", "LoKr"},  {".oft_", "OFT"},       {".dora_scale", "DoRA"},
-    {".lora_magnitude_vector", "DoRA"}, {".lora_mid.", "LoCon with Tucker decomposition"},
-    {".w_norm", "norm difference"}, {".b_norm", "norm difference"},
-    {".a1.", "GLoRA"}, {".b1.", "GLoRA"}, {".on_input", "IA3"},
-};
-
-/* Length of the module part of `name`; -1 when it ends like no LoRA tensor. */
-static int split_leaf(const char *name, Leaf *leaf)
+static const char *file_name(const Reader *r)
 {
-    size_t n = strlen(name);
-    for (size_t i = 0; i < sizeof leaves / sizeof *leaves; i++) {
-        size_t m = strlen(leaves[i].suffix);
-        if (n > m && !strcmp(name + n - m, leaves[i].suffix)) {
-            *leaf = leaves[i].leaf;
-            return (int)(n - m);
-        }
-    }
-    return -1;
+    return io_safetensors_path(r->file);
 }
 
-static int starts(const char *s, const char *prefix, const char **rest)
+static int place_found(Reader *r, Found *f, int index, int leaf, NnAdapterKind kind)
 {
-    size_t n = strlen(prefix);
-    if (strncmp(s, prefix, n))
-        return 0;
-    *rest = s + n;
-    return 1;
-}
-
-/* Compares a kohya name with a module path, '.' being written '_'. */
-static int same_flat(const char *flat, const char *path)
-{
-    for (; *flat && *path; flat++, path++)
-        if (*flat != (*path == '.' ? '_' : *path))
-            return 0;
-    return !*flat && !*path;
-}
-
-static const NnModule *find_flat(const NnModules *mods, const char *root, const char *flat)
-{
-    const char *rest, *bare;
-    for (int i = 0; i < mods->count; i++) {
-        if (!starts(mods->item[i].path, root, &rest))
-            continue;
-        if (same_flat(flat, rest) || (starts(rest, "text_model.", &bare) && same_flat(flat, bare)))
-            return &mods->item[i];
-    }
-    return NULL;
-}
-
-/* Replaces `from` at the end of s (or before its end, for a middle part) by `to`. */
-static void replace(char *s, size_t size, const char *from, const char *to)
-{
-    char tail[NN_PATH_MAX];
-    char *at = strstr(s, from);
-    if (!at)
-        return;
-    snprintf(tail, sizeof tail, "%s", at + strlen(from));
-    snprintf(at, size - (size_t)(at - s), "%s%s", to, tail);
-}
-
-static void replace_end(char *s, size_t size, const char *from, const char *to)
-{
-    size_t n = strlen(s), m = strlen(from);
-    if (n >= m && !strcmp(s + n - m, from))
-        snprintf(s + n - m, size - (n - m), "%s", to);
-}
-
-/* Dotted names: as they are, or as older diffusers versions called the same module. */
-static const NnModule *find_dotted(const NnModules *mods, const char *root, const char *rest)
-{
-    char path[2 * NN_PATH_MAX];
-    const char *bare;
-    snprintf(path, sizeof path, "%s%s", root, rest);
-    const NnModule *m = nn_modules_find(mods, path);
-    if (m)
-        return m;
-    replace(path, sizeof path, ".processor.", ".");
-    replace_end(path, sizeof path, ".to_out", ".to_out.0");
-    if ((m = nn_modules_find(mods, path)))
-        return m;
-    if (strcmp(root, "text_encoder."))
-        return NULL;
-    if (!starts(rest, "text_model.", &bare))
-        replace(path, sizeof path, "text_encoder.", "text_encoder.text_model.");
-    replace_end(path, sizeof path, ".to_q", ".q_proj");
-    replace_end(path, sizeof path, ".to_k", ".k_proj");
-    replace_end(path, sizeof path, ".to_v", ".v_proj");
-    replace_end(path, sizeof path, ".to_out.0", ".out_proj");
-    return nn_modules_find(mods, path);
-}
-
-static const NnModule *resolve(const NnModules *mods, const char *stem)
-{
-    const char *rest;
-    if (starts(stem, "lora_unet_", &rest))
-        return find_flat(mods, "unet.", rest);
-    if (starts(stem, "lora_te_", &rest) || starts(stem, "lora_te1_", &rest))
-        return find_flat(mods, "text_encoder.", rest);
-    if (starts(stem, "base_model.model.", &rest))
-        stem = rest;
-    if (starts(stem, "unet.", &rest))
-        return find_dotted(mods, "unet.", rest);
-    if (starts(stem, "text_encoder.", &rest))
-        return find_dotted(mods, "text_encoder.", rest);
-    const NnModule *m = find_dotted(mods, "unet.", stem);
-    return m ? m : find_dotted(mods, "text_encoder.", stem);
+    const char *name = io_safetensors_name(r->file, index);
+    if (f->tensor[leaf])
+        return err_set(ERR_FORMAT, "%s: tensors '%s' and '%s' are for the same module", file_name(r), name,
+                       io_safetensors_name(r->file, f->tensor[leaf] - 1));
+    if (kind != NN_ADAPTER_KINDS && f->kind != NN_ADAPTER_KINDS && f->kind != kind)
+        return err_set(ERR_FORMAT, "%s: tensor '%s' is of a %s, but module '%s' already has a %s", file_name(r), name,
+                       nn_adapter_name(kind), f->module->path, nn_adapter_name(f->kind));
+    if (kind != NN_ADAPTER_KINDS)
+        f->kind = kind;
+    f->tensor[leaf] = index + 1;
+    return 0;
 }
 
 static int place_tensor(Reader *r, int index)
 {
-    const char *name = io_safetensors_name(r->file, index), *path = io_safetensors_path(r->file);
+    const char *name = io_safetensors_name(r->file, index);
     char stem[2 * NN_PATH_MAX];
-    Leaf leaf;
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        if (strstr(name, others[i].mark))
-            return err_set(ERR_UNSUPPORTED, "%s: tensor '%s' belongs to a %s adapter; only LoRA is supported", path, name,
-                           others[i].kind);
-    const char *dot = strrchr(name, '.');
-    if (dot && (!strcmp(dot, ".diff") || !strcmp(dot, ".diff_b")))
-        return err_set(ERR_UNSUPPORTED, "%s: tensor '%s' is a full difference; only LoRA is supported", path, name);
-    int n = split_leaf(name, &leaf);
+    int leaf;
+    NnAdapterKind kind;
+    const char *foreign = lora_foreign_kind(name);
+    if (foreign)
+        return err_set(ERR_UNSUPPORTED, "%s: tensor '%s' belongs to an adapter of kind %s, which is not supported", file_name(r), name,
+                       foreign);
+    int n = lora_split_name(name, &leaf, &kind);
     if (n < 0 || (size_t)n >= sizeof stem / 2)
-        return err_set(ERR_FORMAT, "%s: tensor '%s' is no part of a LoRA", path, name);
+        return err_set(ERR_FORMAT, "%s: tensor '%s' is no part of a LoRA", file_name(r), name);
     snprintf(stem, sizeof stem, "%.*s", n, name);
-    const NnModule *m = resolve(r->modules, stem);
+    const NnModule *m = lora_resolve(r->modules, stem);
     if (!m)
-        return err_set(ERR_NOTFOUND, "%s: tensor '%s': the model has no such linear layer or convolution", path, name);
+        return err_set(ERR_NOTFOUND, "%s: tensor '%s': the model has no such linear layer, convolution or norm", file_name(r), name);
     int i = 0;
     while (i < r->nfound && r->found[i].module != m)
         i++;
     if (i == r->nfound)
-        r->found[r->nfound++] = (Found){.module = m};
-    if (r->found[i].tensor[leaf])
-        return err_set(ERR_FORMAT, "%s: tensors '%s' and '%s' are for the same module", path, name,
-                       io_safetensors_name(r->file, r->found[i].tensor[leaf] - 1));
-    r->found[i].tensor[leaf] = index + 1;
-    return 0;
+        r->found[r->nfound++] = (Found){.module = m, .kind = NN_ADAPTER_KINDS};
+    return place_found(r, &r->found[i], index, leaf, kind);
 }
 
 /* ---- alpha ---- */
@@ -208,9 +95,6 @@ static int alpha_from_peft(const Reader *r, const char *path, int rank, float *a
     const char *root = strncmp(path, "unet.", 5) ? "text_encoder" : "unet";
     const json_t *v = peft_pattern(peft_value(r, root, "alpha_pattern"), path);
     v = v ? v : peft_value(r, root, "lora_alpha");
-    if (json_is_true(peft_value(r, root, "use_dora")))
-        return err_set(ERR_UNSUPPORTED, "%s: use_dora is set in lora_adapter_metadata; only LoRA is supported",
-                       io_safetensors_path(r->file));
     if (!json_is_number(v))
         return 0;
     *alpha = (float)json_number_value(v);
@@ -219,7 +103,7 @@ static int alpha_from_peft(const Reader *r, const char *path, int rank, float *a
     return 0;
 }
 
-static int alpha_from_tensor(const Reader *r, int index, float *alpha)
+static int one_value(const Reader *r, int index, float *alpha)
 {
     IoTensor t;
     float v;
@@ -228,77 +112,293 @@ static int alpha_from_tensor(const Reader *r, int index, float *alpha)
     for (int i = 0; i < t.ndim; i++)
         n *= t.dim[i];
     if (n != 1)
-        return err_set(ERR_SHAPE, "%s: tensor '%s' has %lld elements, expected one", io_safetensors_path(r->file), t.name,
+        return err_set(ERR_SHAPE, "%s: tensor '%s' has %lld elements, expected one", file_name(r), t.name,
                        (long long)n);
-    TRY_CTX(dtype_convert(&v, DTYPE_F32, t.data, t.dtype, 1), "%s: tensor '%s'", io_safetensors_path(r->file), t.name);
+    TRY_CTX(dtype_convert(&v, DTYPE_F32, t.data, t.dtype, 1), "%s: tensor '%s'", file_name(r), t.name);
     if (!isfinite(v))
-        return err_set(ERR_RANGE, "%s: tensor '%s' is not a finite number", io_safetensors_path(r->file), t.name);
+        return err_set(ERR_RANGE, "%s: tensor '%s' is not a finite number", file_name(r), t.name);
     *alpha = v;
     return 0;
 }
 
 /* ---- values ---- */
 
-static int fits(const IoTensor *t, const Shape *want)
+/* A tensor to be read: shape in the file and values as f32. */
+typedef struct {
+    IoTensor t;
+    Shape shape;
+} Value;
+
+static int get_value(const Reader *r, const Found *f, int leaf, Value *v)
 {
-    int a = want->ndim, b = t->ndim;
+    Meta m;
+    TRY(io_safetensors_at(r->file, f->tensor[leaf] - 1, &v->t));
+    TRY_CTX(io_tensor_meta(&v->t, &m), "%s", file_name(r));
+    v->shape = m.shape;
+    if (shape_count(&m.shape) < 1)
+        return err_set(ERR_SHAPE, "%s: tensor '%s' is empty", file_name(r), v->t.name);
+    return 0;
+}
+
+static int same_shape(const Shape *have, const Shape *want)
+{
+    int a = want->ndim, b = have->ndim;
     while (a > 2 && want->dim[a - 1] == 1)
         a--;
-    while (b > 2 && t->dim[b - 1] == 1)
+    while (b > 2 && have->dim[b - 1] == 1)
         b--;
     if (a != b)
         return 0;
     for (int i = 0; i < a; i++)
-        if (want->dim[i] != t->dim[i])
+        if (want->dim[i] != have->dim[i])
             return 0;
     return 1;
 }
 
-static int get_factor(const Reader *r, int index, const Shape *want, IoTensor *t)
+static int check_shape(const Reader *r, const Value *v, const Shape *want)
 {
     char a[96], b[96];
-    const char *path = io_safetensors_path(r->file);
-    Meta m;
-    TRY(io_safetensors_at(r->file, index, t));
-    TRY_CTX(io_tensor_meta(t, &m), "%s", path);
-    if (!fits(t, want))
-        return err_set(ERR_SHAPE, "%s: tensor '%s' has shape %s, expected %s", path, t->name, shape_text(&m.shape, a, sizeof a),
-                       shape_text(want, b, sizeof b));
+    if (same_shape(&v->shape, want))
+        return 0;
+    return err_set(ERR_SHAPE, "%s: tensor '%s' has shape %s, expected %s", file_name(r), v->t.name,
+                   shape_text(&v->shape, a, sizeof a), shape_text(want, b, sizeof b));
+}
+
+static int read_values(const Reader *r, const Value *v, float *out)
+{
+    TRY_CTX(dtype_convert(out, DTYPE_F32, v->t.data, v->t.dtype, shape_count(&v->shape)), "%s: tensor '%s'", file_name(r), v->t.name);
     return 0;
 }
 
-static int read_values(const Reader *r, const IoTensor *t, int64_t n, float *out)
+/* Reads a tensor of the shape `want` into a factor. Memory only once the shape is known: what a file claims is bounded by what it
+ * holds. */
+static int read_factor(const Reader *r, const Found *f, LoraPart *p, NnFactor k, Shape want)
 {
-    TRY_CTX(dtype_convert(out, DTYPE_F32, t->data, t->dtype, n), "%s: tensor '%s'", io_safetensors_path(r->file), t->name);
+    Value v;
+    TRY(get_value(r, f, (int)k, &v));
+    TRY(check_shape(r, &v, &want));
+    TRY(lora_set_factor(p, k, want));
+    return read_values(r, &v, p->f[k]);
+}
+
+static int need(const Reader *r, const Found *f, int leaf, const char *what)
+{
+    if (f->tensor[leaf])
+        return 0;
+    return err_set(ERR_NOTFOUND, "%s: module '%s' lacks its %s", file_name(r), f->module->path, what);
+}
+
+/* First dimension of a tensor as a rank. */
+static int get_rank(const Reader *r, const Found *f, int leaf, int axis, int *rank)
+{
+    Value v;
+    TRY(get_value(r, f, leaf, &v));
+    if (v.shape.ndim < 2 || v.shape.dim[axis] < 1 || v.shape.dim[axis] > 65536)
+        return err_set(ERR_SHAPE, "%s: tensor '%s': expected [%s, ...]", file_name(r), v.t.name, axis ? "..., rank" : "rank");
+    *rank = (int)v.shape.dim[axis];
+    return 0;
+}
+
+/* core [r,r,kh,kw] times b [r,in] along its second axis: [r, in*kh*kw], the plain form of a Tucker decomposition. */
+static int fold(const Reader *r, const Found *f, int core_leaf, const float *b, int64_t in, int rank, float *out)
+{
+    Value v;
+    TRY(get_value(r, f, core_leaf, &v));
+    int64_t kernel = v.shape.ndim == 4 ? v.shape.dim[2] * v.shape.dim[3] : 1;
+    Shape want = f->module->weight;
+    want.dim[0] = want.dim[1] = rank;
+    TRY(check_shape(r, &v, &want));
+    float *core = malloc((size_t)shape_count(&v.shape) * sizeof *core);
+    int rc = core ? read_values(r, &v, core) : err_set(ERR_NOMEM, "%s: out of memory", file_name(r));
+    for (int64_t i = 0; rc >= 0 && i < rank; i++)
+        for (int64_t c = 0; c < in; c++)
+            for (int64_t k = 0; k < kernel; k++) {
+                double sum = 0;
+                for (int64_t j = 0; j < rank; j++)
+                    sum += (double)core[(i * rank + j) * kernel + k] * (double)b[j * in + c];
+                out[(i * in + c) * kernel + k] = (float)sum;
+            }
+    free(core);
+    return rc;
+}
+
+/* A pair a [rows,r], b [r,cols], or in Tucker form a [r,rows], b [r,in] and a core. */
+static int read_pair(const Reader *r, const Found *f, LoraPart *p, NnFactor a, NnFactor b, int core, int64_t rows, int64_t in)
+{
+    int64_t kernel = p->weight.ndim == 4 ? p->weight.dim[2] * p->weight.dim[3] : 1;
+    int rank;
+    TRY(need(r, f, (int)a, nn_factor_leaf(f->kind, a)));
+    TRY(need(r, f, (int)b, nn_factor_leaf(f->kind, b)));
+    TRY(get_rank(r, f, (int)b, 0, &rank));
+    p->rank = rank;
+    if (core < 0 || !f->tensor[core]) {
+        TRY(read_factor(r, f, p, a, SHAPE(rows, rank)));
+        return read_factor(r, f, p, b, SHAPE(rank, in * kernel));
+    }
+    TRY(read_factor(r, f, p, a, SHAPE(rank, rows)));
+    TRY(read_factor(r, f, p, b, SHAPE(rank, in)));
+    float *ta = p->f[a], *tb = p->f[b];
+    p->f[a] = p->f[b] = NULL;
+    int rc = lora_set_factor(p, a, SHAPE(rows, rank));
+    if (rc >= 0)
+        rc = lora_set_factor(p, b, SHAPE(rank, in * kernel));
+    for (int64_t i = 0; rc >= 0 && i < rows; i++)
+        for (int64_t j = 0; j < rank; j++)
+            p->f[a][i * rank + j] = ta[j * rows + i];
+    if (rc >= 0)
+        rc = fold(r, f, core, tb, in, rank, p->f[b]);
+    free(ta);
+    free(tb);
+    return rc;
+}
+
+static int read_lora(const Reader *r, const Found *f, LoraPart *p)
+{
+    Shape down, up, outer;
+    int rank;
+    TRY(need(r, f, NN_DOWN, "down (lora_A) matrix"));
+    TRY(need(r, f, NN_UP, "up (lora_B) matrix"));
+    TRY(get_rank(r, f, NN_DOWN, 0, &rank));
+    p->rank = rank;
+    lora_shapes(&p->weight, rank, &down, &up);
+    TRY(read_factor(r, f, p, NN_UP, up));
+    if (!f->tensor[LORA_LEAF_MID])
+        return read_factor(r, f, p, NN_DOWN, down);
+    outer = SHAPE(rank, p->weight.dim[1]);
+    TRY(read_factor(r, f, p, NN_DOWN, outer));
+    float *tight = p->f[NN_DOWN];
+    p->f[NN_DOWN] = NULL;
+    int rc = lora_set_factor(p, NN_DOWN, down);
+    if (rc >= 0)
+        rc = fold(r, f, LORA_LEAF_MID, tight, p->weight.dim[1], rank, p->f[NN_DOWN]);
+    free(tight);
+    return rc;
+}
+
+static int read_loha(const Reader *r, const Found *f, LoraPart *p)
+{
+    int rank;
+    TRY(read_pair(r, f, p, NN_W1_A, NN_W1_B, LORA_LEAF_T1, p->weight.dim[0], p->weight.dim[1]));
+    rank = p->rank;
+    TRY(read_pair(r, f, p, NN_W2_A, NN_W2_B, LORA_LEAF_T2, p->weight.dim[0], p->weight.dim[1]));
+    if (rank != p->rank)
+        return err_set(ERR_SHAPE, "%s: module '%s': the pairs of a LoHa have ranks %d and %d", file_name(r), p->path, rank, p->rank);
+    return 0;
+}
+
+static int kron_size(const Reader *r, const Found *f, const LoraPart *p, int64_t *a, int64_t *b)
+{
+    Value v;
+    int whole = f->tensor[NN_W1] != 0;
+    TRY(need(r, f, whole ? NN_W1 : NN_W1_A, "lokr_w1"));
+    TRY(get_value(r, f, whole ? NN_W1 : NN_W1_A, &v));
+    *a = v.shape.dim[0];
+    if (!whole) {
+        TRY(need(r, f, NN_W1_B, "lokr_w1_b"));
+        TRY(get_value(r, f, NN_W1_B, &v));
+    }
+    *b = v.shape.dim[1];
+    if (*a < 1 || *b < 1 || p->weight.dim[0] % *a || p->weight.dim[1] % *b)
+        return err_set(ERR_SHAPE, "%s: module '%s': lokr_w1 is [%lld,%lld], which does not divide the weight's [%lld,%lld]",
+                       file_name(r), p->path, (long long)*a, (long long)*b, (long long)p->weight.dim[0],
+                       (long long)p->weight.dim[1]);
+    return 0;
+}
+
+static int read_lokr(const Reader *r, const Found *f, LoraPart *p)
+{
+    int64_t a, b;
+    int ranked = 0;
+    TRY(kron_size(r, f, p, &a, &b));
+    int64_t c = p->weight.dim[0] / a, d = p->weight.dim[1] / b;
+    if (f->tensor[NN_W1]) {
+        TRY(read_factor(r, f, p, NN_W1, SHAPE(a, b)));
+    } else {
+        int rank;
+        ranked = 1;
+        TRY(get_rank(r, f, NN_W1_B, 0, &rank));
+        TRY(read_factor(r, f, p, NN_W1_A, SHAPE(a, rank)));
+        TRY(read_factor(r, f, p, NN_W1_B, SHAPE(rank, b)));
+        p->rank = rank;
+    }
+    if (f->tensor[NN_W2]) {
+        Shape w2 = p->weight.ndim == 4 ? SHAPE(c, d, p->weight.dim[2], p->weight.dim[3]) : SHAPE(c, d);
+        TRY(read_factor(r, f, p, NN_W2, w2));
+    } else {
+        ranked = 1;
+        TRY(read_pair(r, f, p, NN_W2_A, NN_W2_B, LORA_LEAF_T2, c, d));
+    }
+    return ranked;
+}
+
+/* m [out] as [out], [out,1,..] or PEFT's [1,out,1,1]. */
+static int read_magnitude(const Reader *r, const Found *f, LoraPart *p)
+{
+    char text[96];
+    Value v;
+    int64_t out = p->weight.dim[0];
+    TRY(get_value(r, f, NN_MAGNITUDE, &v));
+    const char *dot = strrchr(v.t.name, '.');
+    int inputs = v.shape.ndim > 1 && v.shape.dim[0] == 1 && dot && !strcmp(dot, ".dora_scale") && v.shape.dim[1] > 1;
+    if (inputs)
+        return err_set(ERR_UNSUPPORTED, "%s: tensor '%s' has shape %s: magnitudes of inputs (wd_on_output=False) are not supported",
+                       file_name(r), v.t.name, shape_text(&v.shape, text, sizeof text));
+    if (shape_count(&v.shape) != out || p->weight.ndim < 2)
+        return err_set(ERR_SHAPE, "%s: tensor '%s' has shape %s, expected one value for each of the %lld outputs", file_name(r),
+                       v.t.name, shape_text(&v.shape, text, sizeof text), (long long)out);
+    TRY(lora_set_factor(p, NN_MAGNITUDE, SHAPE(out)));
+    return read_values(r, &v, p->f[NN_MAGNITUDE]);
+}
+
+static int read_full(const Reader *r, const Found *f, LoraPart *p)
+{
+    if (f->tensor[NN_DIFF])
+        TRY(read_factor(r, f, p, NN_DIFF, p->weight));
+    if (!f->tensor[NN_DIFF] && !f->tensor[NN_DIFF_B])
+        return err_set(ERR_NOTFOUND, "%s: module '%s' has an alpha or a magnitude and nothing else", file_name(r), p->path);
+    return 0;
+}
+
+/* LyCORIS' trained factor of the whole change. */
+static int fold_scalar(const Reader *r, const Found *f, LoraPart *p)
+{
+    float s;
+    static const NnFactor first[NN_ADAPTER_KINDS] = {NN_UP, NN_W1_A, NN_W1, NN_DIFF};
+    if (!f->tensor[LORA_LEAF_SCALAR])
+        return 0;
+    TRY(one_value(r, f->tensor[LORA_LEAF_SCALAR] - 1, &s));
+    NnFactor k = p->f[first[p->kind]] ? first[p->kind] : NN_W1_A;
+    for (int64_t i = 0; p->f[k] && i < shape_count(&p->shape[k]); i++)
+        p->f[k][i] *= s;
     return 0;
 }
 
 static int read_part(const Reader *r, const Found *f, Lora *lo)
 {
-    const char *path = io_safetensors_path(r->file);
     LoraPart *p;
-    IoTensor t, u;
-    Shape down, up;
-    if (!f->tensor[LEAF_DOWN] || !f->tensor[LEAF_UP])
-        return err_set(ERR_NOTFOUND, "%s: module '%s' lacks its %s matrix", path, f->module->path,
-                       f->tensor[LEAF_DOWN] ? "up (lora_B)" : "down (lora_A)");
-    TRY(io_safetensors_at(r->file, f->tensor[LEAF_DOWN] - 1, &t));
-    if (t.ndim < 2 || t.dim[0] < 1 || t.dim[0] > 65536)
-        return err_set(ERR_SHAPE, "%s: tensor '%s': expected [rank, ...]", path, t.name);
-    lora_shapes(&f->module->weight, (int)t.dim[0], &down, &up);
-    TRY(get_factor(r, f->tensor[LEAF_DOWN] - 1, &down, &t));
-    TRY(get_factor(r, f->tensor[LEAF_UP] - 1, &up, &u));
-    TRY(lora_add(lo, f->module, &p)); /* memory only now: what a file claims is bounded by what it holds */
-    TRY(lora_set_shapes(p, &f->module->weight, (int)down.dim[0]));
-    TRY(read_values(r, &t, shape_count(&down), p->a));
-    TRY(read_values(r, &u, shape_count(&up), p->b));
-    p->alpha = 0;
-    if (f->tensor[LEAF_ALPHA])
-        TRY(alpha_from_tensor(r, f->tensor[LEAF_ALPHA] - 1, &p->alpha));
+    float alpha = 0;
+    int rc, ranked = 1;
+    TRY(lora_add(lo, f->module, &p));
+    p->kind = f->kind == NN_ADAPTER_KINDS ? NN_ADAPTER_FULL : f->kind;
+    if (p->weight.ndim < 2 && p->kind != NN_ADAPTER_FULL)
+        return err_set(ERR_SHAPE, "%s: module '%s' is a norm and cannot have a %s", file_name(r), p->path, nn_adapter_name(p->kind));
+    switch (p->kind) {
+    case NN_ADAPTER_LORA: rc = read_lora(r, f, p); break;
+    case NN_ADAPTER_LOHA: rc = read_loha(r, f, p); break;
+    case NN_ADAPTER_LOKR: rc = ranked = read_lokr(r, f, p); break;
+    default: rc = read_full(r, f, p); ranked = 0; break;
+    }
+    TRY(rc);
+    if (f->tensor[NN_DIFF_B])
+        TRY(read_factor(r, f, p, NN_DIFF_B, SHAPE(p->weight.dim[0])));
+    if (f->tensor[NN_MAGNITUDE])
+        TRY(read_magnitude(r, f, p));
+    TRY(fold_scalar(r, f, p));
+    if (f->tensor[LORA_LEAF_ALPHA])
+        TRY(one_value(r, f->tensor[LORA_LEAF_ALPHA] - 1, &alpha));
     else
-        TRY(alpha_from_peft(r, p->path, p->rank, &p->alpha));
-    if (p->alpha == 0) /* absent or 0: the factor is 1 */
-        p->alpha = (float)p->rank;
+        TRY(alpha_from_peft(r, p->path, p->rank, &alpha));
+    p->alpha = alpha == 0 || !ranked ? (float)p->rank : alpha; /* absent or 0, or without a rank: the factor is 1 */
     return 0;
 }
 
@@ -310,7 +410,7 @@ static int read_metadata(Reader *r)
         return 0;
     r->peft = json_loads(text, 0, &e);
     if (!json_is_object(r->peft))
-        return err_set(ERR_FORMAT, "%s: metadata 'lora_adapter_metadata' is not a JSON object: %s", io_safetensors_path(r->file),
+        return err_set(ERR_FORMAT, "%s: metadata 'lora_adapter_metadata' is not a JSON object: %s", file_name(r),
                        r->peft ? "another type" : e.text);
     return 0;
 }

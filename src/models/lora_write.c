@@ -37,35 +37,80 @@ static int push(Writer *w, const char *name, const Shape *shape, const float *va
     return 0;
 }
 
-/* "unet.a.b" -> "lora_unet_a_b", "text_encoder.a" -> "lora_te_a". */
-static void kohya_stem(char *out, size_t size, const char *path)
+/* "unet.a.b" -> "lora_unet_a_b", "text_encoder.a" -> "lora_te_a" ("lora_te1_a" beside a second one). */
+static void kohya_stem(char *out, size_t size, const char *path, int many)
 {
-    const char *rest = strchr(path, '.');
-    int unet = !strncmp(path, "unet.", 5);
-    int te = !strncmp(path, "text_encoder.", 13);
-    snprintf(out, size, "lora_%s_%s", unet ? "unet" : te ? "te" : "other", rest ? rest + 1 : path);
+    static const char *const names[][2] = {{"unet.", "lora_unet_"}, {"text_encoder.", "lora_te_"}, {"text_encoder_2.", "lora_te2_"},
+                                           {"text_encoder_3.", "lora_te3_"}, {"transformer.", "lora_transformer_"}, {"other.", ""}};
+    const char *prefix = "", *rest = path;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strncmp(path, names[i][0], strlen(names[i][0]))) {
+            prefix = i == 1 && many ? "lora_te1_" : names[i][1];
+            rest = path + strlen(names[i][0]);
+        }
+    snprintf(out, size, "%s%s", prefix, rest);
     for (char *s = out; *s; s++)
         if (*s == '.')
             *s = '_';
 }
 
-static int push_part(Writer *w, const LoraPart *p, LoraFormat format)
+/* kohya's and LyCORIS' leaf of a factor, where it is not PEFT's. */
+static const char *kohya_leaf(const LoraPart *p, NnFactor f)
+{
+    int norm = p->weight.ndim < 2;
+    switch (f) {
+    case NN_DOWN: return "lora_down.weight";
+    case NN_UP: return "lora_up.weight";
+    case NN_DIFF: return norm ? "w_norm" : "diff";
+    case NN_DIFF_B: return norm ? "b_norm" : "diff_b";
+    case NN_MAGNITUDE: return "dora_scale";
+    default: return nn_factor_leaf(p->kind, f);
+    }
+}
+
+static int push_kohya(Writer *w, const LoraPart *p, int many)
 {
     char stem[NN_PATH_MAX + 16], name[NN_PATH_MAX + 64];
     Shape scalar = shape_make(0, NULL);
-    if (format == LORA_PEFT) {
-        snprintf(name, sizeof name, "%s.lora_A.weight", p->path);
-        TRY(push(w, name, &p->down, p->a));
-        snprintf(name, sizeof name, "%s.lora_B.weight", p->path);
-        return push(w, name, &p->up, p->b);
+    kohya_stem(stem, sizeof stem, p->path, many);
+    if (p->kind != NN_ADAPTER_FULL) {
+        snprintf(name, sizeof name, "%s.alpha", stem);
+        TRY(push(w, name, &scalar, &p->alpha));
     }
-    kohya_stem(stem, sizeof stem, p->path);
-    snprintf(name, sizeof name, "%s.alpha", stem);
-    TRY(push(w, name, &scalar, &p->alpha));
-    snprintf(name, sizeof name, "%s.lora_down.weight", stem);
-    TRY(push(w, name, &p->down, p->a));
-    snprintf(name, sizeof name, "%s.lora_up.weight", stem);
-    return push(w, name, &p->up, p->b);
+    for (int k = 0; k < NN_FACTORS; k++) {
+        if (!p->f[k])
+            continue;
+        Shape shape = p->shape[k];
+        if (k == NN_MAGNITUDE) /* [out,1] or [out,1,1,1] */
+            shape.ndim = p->weight.ndim;
+        snprintf(name, sizeof name, "%s.%s", stem, kohya_leaf(p, (NnFactor)k));
+        TRY(push(w, name, &shape, p->f[k]));
+    }
+    return 0;
+}
+
+static int push_peft(Writer *w, const LoraPart *p)
+{
+    char name[NN_PATH_MAX + 64];
+    for (int k = 0; k < NN_FACTORS; k++) {
+        if (!p->f[k])
+            continue;
+        Shape shape = p->shape[k];
+        if (k == NN_MAGNITUDE && p->weight.ndim == 4)
+            shape = SHAPE(1, shape.dim[0], 1, 1);
+        snprintf(name, sizeof name, "%s.%s", p->path, nn_factor_leaf(p->kind, (NnFactor)k));
+        TRY(push(w, name, &shape, p->f[k]));
+    }
+    return 0;
+}
+
+/* Without a model the names have lost their dots. */
+static int has_dots(const Lora *lo)
+{
+    for (int i = 0; i < lo->count; i++)
+        if (strchr(lo->part[i].path, '.') != strrchr(lo->part[i].path, '.'))
+            return 1;
+    return 0;
 }
 
 /* ---- PEFT metadata ---- */
@@ -90,7 +135,7 @@ static void peft_root(json_t *o, const Lora *lo, const char *root)
     size_t n = strlen(root);
     for (int i = 0; i < lo->count; i++) {
         const LoraPart *p = &lo->part[i];
-        if (strncmp(p->path, root, n) || p->path[n] != '.')
+        if (strncmp(p->path, root, n) || p->path[n] != '.' || p->kind != NN_ADAPTER_LORA)
             continue;
         first = first ? first : p;
         const char *rest = p->path + n + 1;
@@ -109,7 +154,7 @@ static void peft_root(json_t *o, const Lora *lo, const char *root)
         set(o, root, "lora_alpha", number(first->alpha));
         set(o, root, "lora_dropout", json_real(0));
         set(o, root, "bias", json_string("none"));
-        set(o, root, "use_dora", json_false());
+        set(o, root, "use_dora", json_boolean(first->f[NN_MAGNITUDE] != NULL));
         set(o, root, "use_rslora", json_false());
         set(o, root, "target_modules", json_incref(targets));
         if (json_object_size(ranks))
@@ -159,8 +204,8 @@ static void copy_meta(Writer *w, const IoMeta *meta, int nmeta)
 int lora_save(Lora *lo, const char *path, LoraFormat format, Dtype to, const IoMeta *meta, int nmeta)
 {
     Writer w = {.to = to};
-    size_t n = (size_t)lo->count * 3 + 1;
-    int rc = ERR_NOMEM;
+    size_t n = (size_t)lo->count * (NN_FACTORS + 1) + 1;
+    int rc = ERR_NOMEM, many = lora_covers(lo, "text_encoder_2");
     w.t = calloc(n, sizeof *w.t);
     w.slot = calloc(n, sizeof *w.slot);
     w.meta = calloc((size_t)nmeta + 4, sizeof *w.meta);
@@ -168,8 +213,12 @@ int lora_save(Lora *lo, const char *path, LoraFormat format, Dtype to, const IoM
         err_set(rc, "%s: out of memory", path);
         goto done;
     }
+    if (format == LORA_PEFT && !has_dots(lo)) {
+        rc = err_set(ERR_UNSUPPORTED, "%s: PEFT's names need the model that the adapter is for", path);
+        goto done;
+    }
     for (int i = 0; i < lo->count; i++)
-        TRY_GOTO(push_part(&w, &lo->part[i], format));
+        TRY_GOTO(format == LORA_PEFT ? push_peft(&w, &lo->part[i]) : push_kohya(&w, &lo->part[i], many));
     copy_meta(&w, meta, nmeta);
     if (format == LORA_PEFT) {
         TRY_GOTO(peft_metadata(&w, lo));

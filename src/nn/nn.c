@@ -51,6 +51,7 @@ void nn_init(NnCtx *nn, Graph *g)
     memset(nn, 0, sizeof *nn);
     nn->g = g;
     nn->b = graph_builder(g);
+    nn->position = OP_NONE;
 }
 
 void nn_deinit(NnCtx *nn)
@@ -110,7 +111,7 @@ static int is_trained(const NnCtx *nn, const char *name)
     return 0;
 }
 
-static void add_trained(NnCtx *nn, OpRef t)
+void nn_trained_add(NnCtx *nn, OpRef t)
 {
     for (int i = 0; i < nn->ntrained; i++)
         if (nn->trained[i] == t)
@@ -145,46 +146,8 @@ OpRef nn_param(NnCtx *nn, const char *name, Shape shape)
         return graph_param(nn->g, full, shape.ndim < 2 ? graph_ptype(nn->g) : graph_dtype(nn->g), shape);
     OpRef t = graph_param(nn->g, full, graph_ptype(nn->g), shape);
     if (t >= 0)
-        add_trained(nn, t);
+        nn_trained_add(nn, t);
     return shape.ndim < 2 ? t : nn_to_compute(nn, t);
-}
-
-static int part_compare(const void *key, const void *item)
-{
-    return strcmp((const char *)key, ((const NnLoraPart *)item)->path);
-}
-
-static OpRef lora_param(NnCtx *nn, const NnLora *lo, const NnLoraPart *part, const char *leaf, Shape shape)
-{
-    char name[NN_PATH_MAX + 64];
-    int n = snprintf(name, sizeof name, "lora.%d.%s.%s.weight", lo->id, part->path, leaf);
-    if (n < 0 || (size_t)n >= sizeof name)
-        return nn->b->fail(nn->b, err_set(ERR_RANGE, "parameter name '%.60s...' is too long", name));
-    OpRef t = graph_param(nn->g, name, graph_ptype(nn->g), shape);
-    if (lo->trainable && t >= 0)
-        add_trained(nn, t);
-    return nn_to_compute(nn, t);
-}
-
-/* y + scale * factor * up(down(x)) of every adapter that has the module `path`. */
-static OpRef lora_apply(NnCtx *nn, const char *path, OpRef x, OpRef y, int stride, const int *pad)
-{
-    static const int no_pad[4] = {0, 0, 0, 0};
-    for (int i = 0; i < nn->nlora; i++) {
-        const NnLora *lo = nn->lora[i];
-        const NnLoraPart *part = bsearch(path, lo->part, (size_t)lo->count, sizeof *lo->part, part_compare);
-        if (!part)
-            continue;
-        char name[32];
-        snprintf(name, sizeof name, "lora.%d.scale", lo->id);
-        OpRef a = lora_param(nn, lo, part, "lora_A", part->down);
-        OpRef b = lora_param(nn, lo, part, "lora_B", part->up);
-        OpRef s = graph_param(nn->g, name, graph_ptype(nn->g), SHAPE(1));
-        OpRef h = pad ? op_conv2d(nn->b, x, a, OP_NONE, OP_NONE, stride, pad) : op_linear(nn->b, x, a, OP_NONE, OP_NONE);
-        h = op_scale(nn->b, h, part->factor, s);
-        y = pad ? op_conv2d(nn->b, h, b, OP_NONE, y, 1, no_pad) : op_linear(nn->b, h, b, OP_NONE, y);
-    }
-    return y;
 }
 
 static void list_module(NnCtx *nn, Shape weight)
@@ -205,8 +168,7 @@ OpRef nn_linear(NnCtx *nn, const char *name, OpRef x, int64_t out, int bias, OpR
     list_module(nn, ws);
     OpRef w = nn_param(nn, "weight", ws);
     OpRef b = bias ? nn_param(nn, "bias", SHAPE(out)) : OP_NONE;
-    OpRef y = op_linear(nn->b, x, w, b, nn->tap ? OP_NONE : res);
-    y = nn_tap(nn, NULL, lora_apply(nn, nn->path, x, y, 0, NULL));
+    OpRef y = nn_tap(nn, NULL, nn_adapted(nn, x, w, b, nn->tap ? OP_NONE : res, 0, NULL));
     nn_pop(nn, mark);
     return nn->tap ? nn_residual(nn, y, res) : y;
 }
@@ -224,8 +186,7 @@ OpRef nn_conv(NnCtx *nn, const char *name, OpRef x, int64_t out, int kernel, int
     list_module(nn, ws);
     OpRef w = nn_param(nn, "weight", ws);
     OpRef b = nn_param(nn, "bias", SHAPE(out));
-    OpRef y = op_conv2d(nn->b, x, w, b, nn->tap ? OP_NONE : res, stride, pads);
-    y = nn_tap(nn, NULL, lora_apply(nn, nn->path, x, y, stride, pads));
+    OpRef y = nn_tap(nn, NULL, nn_adapted(nn, x, w, b, nn->tap ? OP_NONE : res, stride, pads));
     nn_pop(nn, mark);
     return nn->tap ? nn_residual(nn, y, res) : y;
 }
@@ -236,8 +197,9 @@ OpRef nn_group_norm(NnCtx *nn, const char *name, OpRef x, int groups, float eps,
         return OP_NONE;
     int64_t c = shape_last(&graph_meta(nn->g, x)->shape);
     size_t mark = nn_push(nn, "%s", name);
-    OpRef gamma = nn_param(nn, "weight", SHAPE(c));
-    OpRef beta = nn_param(nn, "bias", SHAPE(c));
+    list_module(nn, SHAPE(c));
+    OpRef gamma = nn_adapted_vector(nn, nn_param(nn, "weight", SHAPE(c)), NN_DIFF);
+    OpRef beta = nn_adapted_vector(nn, nn_param(nn, "bias", SHAPE(c)), NN_DIFF_B);
     nn_pop(nn, mark);
     return op_group_norm(nn->b, x, gamma, beta, groups, eps, act);
 }
@@ -248,8 +210,9 @@ OpRef nn_layer_norm(NnCtx *nn, const char *name, OpRef x, float eps)
         return OP_NONE;
     int64_t c = shape_last(&graph_meta(nn->g, x)->shape);
     size_t mark = nn_push(nn, "%s", name);
-    OpRef gamma = nn_param(nn, "weight", SHAPE(c));
-    OpRef beta = nn_param(nn, "bias", SHAPE(c));
+    list_module(nn, SHAPE(c));
+    OpRef gamma = nn_adapted_vector(nn, nn_param(nn, "weight", SHAPE(c)), NN_DIFF);
+    OpRef beta = nn_adapted_vector(nn, nn_param(nn, "bias", SHAPE(c)), NN_DIFF_B);
     nn_pop(nn, mark);
     return op_layer_norm(nn->b, x, gamma, beta, eps);
 }

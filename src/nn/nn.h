@@ -16,13 +16,12 @@
 #define NN_NN_H
 
 #include "graph/graph.h"
+#include "nn/adapter.h"
 
-enum { NN_PATH_MAX = 256 };
-
-/* A linear layer or convolution, the possible target of an adapter. */
+/* A linear layer, convolution or norm, the possible target of an adapter. */
 typedef struct {
     char *path;     /* "unet.down_blocks.0.attentions.0.proj_in" */
-    Shape weight;   /* [out,in] or [out,in,kh,kw] */
+    Shape weight;   /* [out,in], [out,in,kh,kw]; [C] of a norm */
 } NnModule;
 
 typedef struct {
@@ -33,27 +32,10 @@ typedef struct {
 void nn_modules_deinit(NnModules *m);
 const NnModule *nn_modules_find(const NnModules *m, const char *path); /* NULL when absent */
 
-/* Low-rank factors for one module: y += scale * factor * up(down(x)).
- * Linear: down [r,in], up [out,r]. Convolution: down [r,in,kh,kw] with the layer's stride and padding, up [out,r,1,1]. */
-typedef struct {
-    const char *path;   /* of the module */
-    Shape down, up;
-    float factor;       /* alpha / rank */
-} NnLoraPart;
-
-/* One adapter. Its graph parameters are "lora.<id>.<path>.lora_A.weight" (down), "lora.<id>.<path>.lora_B.weight" (up), both P,
- * and "lora.<id>.scale" [1] P, which may be changed between runs. */
-typedef struct {
-    int id;
-    const NnLoraPart *part; /* sorted by path (strcmp) */
-    int count;
-    int trainable;          /* its factors go to NnCtx.trained */
-} NnLora;
-
 /* path: full module path, "unet.down_blocks.0.attentions.0". */
 typedef void (*NnTapFn)(void *user, const char *path, OpRef t);
 
-typedef struct {
+typedef struct NnCtx {
     Graph *g;
     OpBuild *b;
     char path[NN_PATH_MAX];
@@ -64,7 +46,8 @@ typedef struct {
     int ntrain;
     NnTapFn tap;                   /* when set, told the output of every module (debug dumps, tests) */
     void *tap_user;
-    NnModules *modules;            /* when set, every linear and convolution is listed here */
+    NnModules *modules;            /* when set, every linear layer, convolution and norm is listed here */
+    OpRef position;                /* I64 [N]: numbers of the items of the batch, for dropout; OP_NONE: no dropout */
     OpRef *trained;                /* parameters in the graph that are trained (base ones by `train`, adapters), P; heap */
     int ntrained, trained_cap;
 } NnCtx;
@@ -82,6 +65,8 @@ OpRef nn_residual(NnCtx *nn, OpRef y, OpRef res);
 
 /* Declares "<path>.<name>" as T, or as P where one-dimensional. A trained one is declared P and returned cast to T. */
 OpRef nn_param(NnCtx *nn, const char *name, Shape shape);
+/* Lists t among the trained parameters. */
+void nn_trained_add(NnCtx *nn, OpRef t);
 /* x cast to T; x itself where it is T. */
 OpRef nn_to_compute(NnCtx *nn, OpRef x);
 /* x[...,in] -> [...,out] (+ res); name.weight, name.bias where bias. */

@@ -64,6 +64,23 @@ static int linear_bwd_x_infer(const OpAttr *a, const Meta *in, int nin, Meta *ou
     return 0;
 }
 
+static int linear_bwd_x_grad(OpBuild *b, const OpGrad *g)
+{
+    OpRef d = g->dout[0];
+    if (d == OP_NONE)
+        return 0;
+    if (g->need[0])
+        TRY(RULE_EMIT(b, OP_LINEAR, &(OpAttr){0}, &g->din[0], 1, d, g->in[1]));
+    if (g->need[1]) {
+        OpAttr a = {.meta = *b->meta(b, g->in[1])};
+        a.meta.dtype = rule_grad_dtype(b, g->in[1]);
+        TRY(RULE_EMIT(b, OP_LINEAR_BWD_W, &a, &g->din[1], 1, g->in[0], d));
+    }
+    if ((g->attr->has & OP_HAS_RES) && g->need[2])
+        g->din[2] = d;
+    return 0;
+}
+
 static int linear_bwd_w_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
 {
     const OpKind k = OP_LINEAR_BWD_W;
@@ -91,7 +108,7 @@ static int bias_grad_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, 
 }
 
 const OpRule op_rule_LINEAR = {.infer = linear_infer, .grad = linear_grad};
-const OpRule op_rule_LINEAR_BWD_X = {.infer = linear_bwd_x_infer};
+const OpRule op_rule_LINEAR_BWD_X = {.infer = linear_bwd_x_infer, .grad = linear_bwd_x_grad};
 const OpRule op_rule_LINEAR_BWD_W = {.infer = linear_bwd_w_infer};
 const OpRule op_rule_BIAS_GRAD = {.infer = bias_grad_infer};
 
@@ -109,4 +126,9 @@ OpRef op_linear(OpBuild *b, OpRef x, OpRef w, OpRef bias, OpRef res)
         in[n++] = res;
     }
     return rule_op(b, OP_LINEAR, &a, in, n, 1);
+}
+
+OpRef op_matmul(OpBuild *b, OpRef x, OpRef w)
+{
+    return RULE_OP(b, OP_LINEAR_BWD_X, &(OpAttr){0}, 1, x, w);
 }

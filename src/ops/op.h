@@ -110,7 +110,11 @@ typedef struct {
     X(GAUSS_SAMPLE, "gauss_sample")     /* z = mean + exp(logvar/2) * noise                                  */ \
     X(GAUSS_SAMPLE_BWD, "gauss_sample_bwd")                                                                    \
     X(KL, "kl")                         /* of a diagonal Gaussian against N(0,1)                             */ \
-    X(KL_BWD, "kl_bwd")
+    X(KL_BWD, "kl_bwd")                                                                                        \
+    /* adapter.c */                                                                                            \
+    X(MUL_BCAST, "mul_bcast")           /* y = x * v, v broadcast by attr.bcast                              */ \
+    X(ROW_GAIN, "row_gain")             /* g[r] = m[r] / |v[r]|                                              */ \
+    X(DROPOUT, "dropout")               /* zeroes by counter-based draws                                     */
 
 #define OP_ENUM_ITEM(n, s) OP_##n,
 typedef enum { OP_LIST(OP_ENUM_ITEM) OP_COUNT } OpKind;
@@ -128,6 +132,9 @@ typedef enum { BCAST_ITEM, BCAST_ROW, BCAST_CHANNEL } Bcast;
  * SMOOTH_L1 2(sqrt(d^2 + c^2) - c). */
 typedef enum { OP_LOSS_L2, OP_LOSS_L1, OP_LOSS_HUBER, OP_LOSS_SMOOTH_L1 } OpLoss;
 
+/* What DROPOUT draws for: every element; every channel of an item; the whole item. */
+typedef enum { DROP_ELEMENT, DROP_CHANNEL, DROP_ITEM } Drop;
+
 /* Bits of OpAttr.has. */
 enum {
     OP_HAS_BIAS = 1, /* LINEAR, CONV2D */
@@ -137,7 +144,7 @@ enum {
 
 /* One flat record; each op documents the fields it reads (beside its emitter below). Unused fields are 0. */
 typedef struct {
-    float scale;      /* ATTENTION: softmax scale. SCALE: factor */
+    float scale;      /* ATTENTION: softmax scale. SCALE: factor. DROPOUT: probability */
     float eps;        /* norms */
     int32_t act;      /* Act: ACT, GROUP_NORM */
     int32_t groups;   /* GROUP_NORM */
@@ -145,10 +152,10 @@ typedef struct {
     int32_t causal;   /* ATTENTION: key j visible to query i iff j <= i */
     int32_t stride;   /* CONV2D*: 1 or 2, both axes */
     int32_t pad[4];   /* CONV2D*: top, left, bottom, right */
-    int32_t bcast;    /* Bcast */
+    int32_t bcast;    /* Bcast. DROPOUT: Drop */
     int32_t loss;     /* OpLoss: PIXEL_LOSS* */
     int32_t has;      /* OP_HAS_*: which optional inputs are present; absent inputs take no slot (x,w,res without bias) */
-    int64_t begin, count; /* SLICE. TIME_EMBED: count = dim */
+    int64_t begin, count; /* SLICE. TIME_EMBED: count = dim. DROPOUT: the bits of seed and key */
     int32_t flip;     /* TIME_EMBED: 1 = [cos|sin] */
     float shift;      /* TIME_EMBED: downscale_freq_shift */
     float max_period; /* TIME_EMBED */
@@ -201,6 +208,8 @@ uint8_t op_inplace_mask(OpKind k, const OpAttr *attr);
 
 /* y[...,N] = x[...,K] w[N,K]^T + bias[N] + res[...,N].  x,w,res: T; bias: P. bias, res may be OP_NONE. */
 OpRef op_linear(OpBuild *b, OpRef x, OpRef w, OpRef bias, OpRef res);
+/* y[...,K] = x[...,N] w[N,K]: the product without the transpose (a LINEAR_BWD_X node, which has a gradient too). */
+OpRef op_matmul(OpBuild *b, OpRef x, OpRef w);
 /* x[N,H,W,Ci]: T, w[Co,Ci,kh,kw]: T (the file's OIHW), bias[Co]: P, res [N,Ho,Wo,Co]: T. stride 1|2; pad = {top,left,bottom,right}. */
 OpRef op_conv2d(OpBuild *b, OpRef x, OpRef w, OpRef bias, OpRef res, int stride, const int pad[4]);
 /* Nearest neighbour to exactly h x w; source index = floor(dst * in / out) (torch F.interpolate mode=nearest). */
@@ -253,6 +262,16 @@ OpRef op_xent(OpBuild *b, OpRef x, OpRef target);
 OpRef op_gauss_sample(OpBuild *b, OpRef moments, OpRef noise);
 /* kl[n] = weight[n] * 0.5 * mean over elements of (mean^2 + exp(logvar) - 1 - logvar) -> [N]: P */
 OpRef op_kl(OpBuild *b, OpRef moments, OpRef weight);
+
+/* y = x * v. v is T or P; ITEM and CHANNEL. */
+OpRef op_mul_bcast(OpBuild *b, OpRef x, OpRef v, Bcast how);
+/* g[r] = m[r] / |v[r]| with the Euclidean norm over all but the first dim. m[R], v[R,...]: P. v counts as constant: no gradient
+ * reaches it (DoRA, Liu et al. 2024, section 4.3; peft tuners/lora/dora.py). */
+OpRef op_row_gain(OpBuild *b, OpRef m, OpRef v);
+/* Zeroes what is drawn with probability p (0 <= p < 1) and scales the rest by 1/(1-p); whole items are not scaled. Draw i of the
+ * item with the number position[n] (I64 [N]) is rng_uniform(rng_key(seed, RNG_DROPOUT, position[n], key), i) < p; i counts
+ * elements or channels. Of items with a negative number nothing is dropped. */
+OpRef op_dropout(OpBuild *b, OpRef x, OpRef position, float p, Drop what, uint64_t seed, uint64_t key);
 
 /* ---- inputs of the backward ops (emitted by gradient rules only) ----
  * LINEAR_BWD_X   dy[...,N], w[N,K] (, res[...,K])                      -> dx[...,K]: T

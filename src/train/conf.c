@@ -8,7 +8,6 @@ static const char *const dtype_names[] = {"f32", "bf16", NULL};
 static const char *const save_names[] = {"f32", "f16", "bf16", NULL};
 static const char *const crop_names[] = {"center", "random", NULL};
 static const char *const text_names[] = {"frozen", "train", NULL};
-static const char *const format_names[] = {"kohya", "peft", NULL};
 
 static const ConfField dataset_fields[] = {
     CONF_STR(TrainDatasetConf, path, NULL, "folder of images with NAME.txt captions, a .jsonl or .csv list, or an .h5 image pack"),
@@ -18,15 +17,6 @@ static const ConfField dataset_fields[] = {
     CONF_STR(TrainDatasetConf, masks, "", "loss.mask=images: folder with a mask of the same name for every image"),
 };
 static const ConfTable dataset_table = CONF_TABLE(TrainDatasetConf, dataset_fields);
-
-static const ConfField lora_fields[] = {
-    CONF_I32(TrainLoraConf, rank, "16", 1, 1024, "rank of the factors"),
-    CONF_F32(TrainLoraConf, alpha, "0", 0, 4096, "the update is scaled by alpha/rank; 0 means alpha = rank"),
-    CONF_STRS(TrainLoraConf, targets, "['attn*.to_q', 'attn*.to_k', 'attn*.to_v', 'attn*.to_out.0']", 1, 100,
-              "patterns of the UNet's linear and convolution modules that get factors"),
-    CONF_ENUM(TrainLoraConf, format, "kohya", format_names, "naming of the saved .safetensors"),
-};
-static const ConfTable lora_table = CONF_TABLE(TrainLoraConf, lora_fields);
 
 static const ConfField checkpoint_fields[] = {
     CONF_I32(TrainCheckpointConf, every, "100", 1, 100000000, "steps between checkpoints"),
@@ -61,7 +51,7 @@ static const ConfField train_fields[] = {
     CONF_NUMS(TrainConf, background, "[255, 255, 255]", 0, 255, "red, green, blue behind transparent pixels"),
     CONF_F32(TrainConf, caption_dropout, "0.1", 0, 1, "share of captions replaced by the empty one"),
     CONF_ENUM(TrainConf, text_encoder, "frozen", text_names, "lora, full: train it together with the UNet (optimizer.text_encoder_lr)"),
-    CONF_STRUCT(TrainConf, lora, &lora_table, "low-rank adapter"),
+    CONF_STRUCT(TrainConf, lora, &train_lora_table, "low-rank adapter"),
     CONF_STRS(TrainConf, train, "['*']", 1, 100, "full: patterns of the parameters that are trained, of the UNet and, where it is trained, the text encoder"),
     CONF_STRUCT(TrainConf, optimizer, &train_optim_table, "the optimizer and its learning rate"),
     CONF_STRUCT(TrainConf, loss, &train_loss_table, "kind and weighting of the loss"),

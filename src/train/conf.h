@@ -23,10 +23,28 @@ typedef struct {
     char *masks;      /* folder, "" */
 } TrainDatasetConf;
 
+typedef enum { TRAIN_TYPE_LORA, TRAIN_TYPE_LOHA, TRAIN_TYPE_LOKR } TrainLoraType;
+
 typedef struct {
+    char *match;      /* glob over module paths */
+    int32_t rank;     /* 0: as before */
+    float alpha, lr;  /* 0: as before */
+} TrainLoraRuleConf;
+
+typedef struct {
+    int type;         /* TrainLoraType */
     int32_t rank;
     float alpha;      /* 0: rank */
-    ConfStrs targets; /* globs over module paths */
+    int32_t conv_rank; /* 0: rank */
+    float conv_alpha;
+    int rslora, dora;
+    int32_t lokr_factor;
+    int decompose_both;
+    ConfStrs targets, exclude; /* globs over module paths */
+    ConfList rules;   /* TrainLoraRuleConf */
+    float dropout, rank_dropout, module_dropout;
+    float max_norm;   /* 0 off */
+    char *init;       /* file; "" none */
     int format;       /* TrainLoraFormat */
 } TrainLoraConf;
 
@@ -143,6 +161,7 @@ typedef struct {
 } TrainConf;
 
 extern const ConfTable train_conf_table;
+extern const ConfTable train_lora_table; /* the key `lora`; conf_lora.c */
 
 /* Reads, overrides and checks across keys (batch a multiple of micro_batch, ...). Call train_conf_deinit in every case. */
 int train_conf_read(TrainConf *c, const char *path, const char *const *overrides, int count);

@@ -9,6 +9,7 @@
 #include "sampler/solver.h"
 #include "comm/exact.h"
 #include "text/clip_bpe.h"
+#include "train/adapter.h"
 #include "train/cache.h"
 #include "train/diffusion.h"
 #include "train/encode.h"
@@ -355,6 +356,7 @@ static int fill(TrainTask *t, int64_t position)
         TRY(train_dataset_at(t->data, t->conf->seed, p, &item, &mirror));
         TRY(fill_one(t, d, &d->set, item, mirror, train_task_caption(t, item, p), p, j, &r));
     }
+    TRY(train_adapter_fill(t, d->in.position, position));
     return write_inputs(t, d, &r);
 }
 
@@ -370,6 +372,7 @@ static int validate_part(TrainTask *t, Diffusion *d, int64_t from, int64_t count
         int64_t k = from + j < count ? from + j : count - 1, item = k / t->conf->validation.draws;
         TRY(fill_one(t, d, &d->held, item, 0, train_dataset_item(d->held.data, item)->caption, -1 - k, j, &r));
     }
+    TRY(train_adapter_fill(t, d->in.position, -1)); /* nothing is dropped */
     TRY(write_inputs(t, d, &r));
     TRY(exec_run_to(t->ex, t->loss));
     TRY(exec_read_f32(t->ex, t->loss, loss, n));
@@ -396,6 +399,11 @@ static int validate(TrainTask *t, double *loss)
     exact_to_float(&total, sum, 1, 1.0 / (double)count);
     *loss = (double)total;
     return 0;
+}
+
+static int limit(TrainTask *t, TrainState *s)
+{
+    return train_adapter_limit(t, ((Diffusion *)t->impl)->lora, s);
 }
 
 /* ---- results ---- */
@@ -500,7 +508,8 @@ static int load(TrainTask *t, Diffusion *d)
     }
     if (t->comm->rank == 0)
         TRY(find_hash(t, d));
-    return train_task_load(t, "unet", pipeline_files(d->pipe, PIPELINE_UNET), NULL);
+    TRY(train_task_load(t, "unet", pipeline_files(d->pipe, PIPELINE_UNET), NULL));
+    return d->lora ? lora_init_magnitude(d->lora, t->params) : 0;
 }
 
 static int open_sets(TrainTask *t, Diffusion *d)
@@ -529,6 +538,7 @@ int train_diffusion_open(TrainTask *t, int plan_only)
         return err_set(ERR_NOMEM, "training: out of memory");
     t->impl = d;
     t->fill = fill;
+    t->limit = limit;
     t->save = save;
     t->close = diffusion_close;
     int rc = open_model(t, d);

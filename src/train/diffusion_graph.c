@@ -1,26 +1,16 @@
+#include "train/adapter.h"
 #include "train/diffusion.h"
 #include "train/noise.h"
 
-static int make_lora(TrainTask *t, const Pipeline *pipe, NnCtx *nn, Lora **lora, const NnLora **slot)
+static int make_lora(TrainTask *t, const Pipeline *pipe, NnCtx *nn, Lora **lora, const NnLora **slot, OpRef *position)
 {
-    const TrainLoraConf *lc = &t->conf->lora;
-    NnModules mods = {0};
-    LoraSpec spec = {.rank = lc->rank,
-                     .alpha = lc->alpha,
-                     .targets = (const char *const *)lc->targets.items,
-                     .ntargets = lc->targets.count,
-                     .seed = t->conf->seed};
-    int rc = pipeline_modules(pipe, &mods);
-    if (rc >= 0)
-        rc = lora_create(lora, &spec, &mods);
-    nn_modules_deinit(&mods);
-    TRY_CTX(rc, "lora.targets");
+    TRY(train_adapter_create(t, pipe, lora));
     if (lora_covers(*lora, "text_encoder") && !t->conf->text_encoder)
         return err_set(ERR_RANGE, "lora.targets: text encoder modules; set text_encoder=train");
     *slot = lora_nn(*lora, 0, 1);
     nn->lora = slot;
     nn->nlora = 1;
-    return lora_add_params(*lora, 0, t->params);
+    return train_adapter_position(t, nn, position);
 }
 
 /* Every pattern of `train` names a parameter. */
@@ -76,8 +66,9 @@ int train_diffusion_graph(TrainTask *t, const Pipeline *pipe, int h, int w, Trai
     Dtype T = graph_dtype(t->g), P = graph_ptype(t->g);
     int n = c->micro_batch, channels = pipeline_vae(pipe)->latent_channels, rc = 0;
     nn_init(&nn, t->g);
+    out->position = OP_NONE;
     if (c->task == TRAIN_LORA) {
-        TRY_GOTO(make_lora(t, pipe, &nn, lora, &adapter));
+        TRY_GOTO(make_lora(t, pipe, &nn, lora, &adapter, &out->position));
     } else {
         nn.train = (const char *const *)c->train.items;
         nn.ntrain = c->train.count;

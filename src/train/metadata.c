@@ -48,6 +48,57 @@ static int dataset_json(const TrainConf *c, StrBuf *b)
     return str_status(b);
 }
 
+static int add_or_none(TrainMeta *m, const char *key, double v)
+{
+    return v > 0 ? add(m, key, "%g", v) : add(m, key, "None");
+}
+
+/* The network as kohya's (plain LoRA) or LyCORIS' (all others) trainer would have been told of it. */
+static int network_args(const TrainLoraConf *l, float plus, StrBuf *b)
+{
+    static const char *const algos[] = {"locon", "loha", "lokr"};
+    int lycoris = l->type != TRAIN_TYPE_LORA || l->dora || l->rslora;
+    str_add_char(b, '{');
+    if (lycoris)
+        str_add_format(b, "\"algo\": \"%s\", ", algos[l->type]);
+    if (l->conv_rank > 0)
+        str_add_format(b, "\"conv_dim\": \"%d\", \"conv_alpha\": \"%g\", ", l->conv_rank,
+                       l->conv_alpha > 0 ? (double)l->conv_alpha : (double)l->conv_rank);
+    if (l->dora)
+        str_add(b, "\"dora_wd\": \"True\", ");
+    if (l->rslora)
+        str_add(b, "\"rs_lora\": \"True\", ");
+    if (l->type == TRAIN_TYPE_LOKR)
+        str_add_format(b, "\"factor\": \"%d\", \"decompose_both\": \"%s\", ", l->lokr_factor, l->decompose_both ? "True" : "False");
+    if (l->rank_dropout > 0)
+        str_add_format(b, "\"rank_dropout\": \"%g\", ", (double)l->rank_dropout);
+    if (l->module_dropout > 0)
+        str_add_format(b, "\"module_dropout\": \"%g\", ", (double)l->module_dropout);
+    if (plus > 0)
+        str_add_format(b, "\"loraplus_lr_ratio\": \"%g\", ", (double)plus);
+    if (b->len > 1)
+        b->len -= 2;
+    str_add_char(b, '}');
+    return str_status(b);
+}
+
+static int add_network(TrainMeta *m, const TrainLoraConf *l, float plus)
+{
+    StrBuf b;
+    str_init(&b);
+    int rc = network_args(l, plus, &b);
+    if (rc >= 0)
+        rc = add(m, "ss_network_args", "%s", b.data);
+    str_deinit(&b);
+    TRY(rc);
+    int lycoris = l->type != TRAIN_TYPE_LORA || l->dora || l->rslora;
+    TRY(add(m, "ss_network_module", "%s", lycoris ? "lycoris.kohya" : "networks.lora"));
+    TRY(add(m, "ss_network_dim", "%d", l->rank));
+    TRY(add(m, "ss_network_alpha", "%g", l->alpha > 0 ? (double)l->alpha : (double)l->rank));
+    TRY(add_or_none(m, "ss_network_dropout", (double)l->dropout));
+    return add_or_none(m, "ss_scale_weight_norms", (double)l->max_norm);
+}
+
 static int add_training(TrainMeta *m, const TrainConf *c, const TrainDataset *d, const TrainState *s)
 {
     static const char *const optimizers[] = {"AdamW", "AdamW8bit", "Lion", "Adafactor", "Prodigy", "AdamWScheduleFree"};
@@ -72,6 +123,15 @@ static int add_training(TrainMeta *m, const TrainConf *c, const TrainDataset *d,
     TRY(add(m, "ss_caption_dropout_rate", "%g", (double)c->caption_dropout));
     if (c->loss.min_snr > 0)
         TRY(add(m, "ss_min_snr_gamma", "%g", (double)c->loss.min_snr));
+    TRY(add(m, "ss_gradient_accumulation_steps", "%d", c->batch / c->micro_batch));
+    TRY(add(m, "ss_cache_latents", "%s", c->crop == TRAIN_CROP_RANDOM ? "False" : "True"));
+    TRY(add(m, "ss_flip_aug", "%s", c->flip ? "True" : "False"));
+    TRY(add(m, "ss_random_crop", "%s", c->crop == TRAIN_CROP_RANDOM ? "True" : "False"));
+    TRY(add(m, "ss_clip_skip", "None"));
+    TRY(add(m, "ss_max_token_length", "None"));
+    TRY(add(m, "ss_lowram", "False"));
+    TRY(add(m, "ss_full_fp16", "False"));
+    TRY(add(m, "ss_enable_bucket", "False"));
     return add(m, "ss_seed", "%llu", (unsigned long long)c->seed);
 }
 
@@ -100,15 +160,11 @@ int train_lora_metadata(TrainMeta *m, const TrainConf *c, const TrainDataset *d,
     StrBuf b;
     str_init(&b);
     int rc = dataset_json(c, &b);
-    float alpha = c->lora.alpha > 0 ? c->lora.alpha : (float)c->lora.rank;
     if (rc >= 0)
         rc = add(m, "ss_datasets", "%s", b.data);
     str_deinit(&b);
     TRY(rc);
-    TRY(add(m, "ss_network_module", "networks.lora"));
-    TRY(add(m, "ss_network_dim", "%d", c->lora.rank));
-    TRY(add(m, "ss_network_alpha", "%g", (double)alpha));
-    TRY(add(m, "ss_network_args", "{}"));
+    TRY(add_network(m, &c->lora, c->optimizer.lora_plus));
     TRY(add(m, "ss_output_name", "%s", io_path_name(c->output)));
     TRY(add(m, "ss_mixed_precision", "%s", c->dtype ? "bf16" : "no"));
     TRY(add(m, "ss_training_comment", "atelier %s", ATELIER_VERSION));

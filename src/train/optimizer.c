@@ -5,6 +5,7 @@
 
 #include "nn/param.h"
 #include "ops/optim.h"
+#include "train/adapter.h"
 
 typedef struct {
     const char *group;
@@ -62,8 +63,8 @@ int train_optimizer_declare(const TrainConf *c, TrainState *s)
 
 /* ---- rates ---- */
 
-/* text_encoder_lr, then LoRA+, then the groups. */
-static void rates(const TrainOptimConf *o, const char *name, double *lr, float *decay)
+/* text_encoder_lr, then lora.rules, then LoRA+ (the factors that start at zero), then the groups. */
+static void rates(const TrainOptimConf *o, const TrainLoraConf *lora, const char *name, double *lr, float *decay)
 {
     const TrainGroupConf *g = o->groups.items;
     const char *bare = strncmp(name, "lora.", 5) ? name : strchr(name + 5, '.') + 1; /* "lora.0.text_encoder...." */
@@ -71,7 +72,8 @@ static void rates(const TrainOptimConf *o, const char *name, double *lr, float *
     *decay = o->weight_decay;
     if (o->text_encoder_lr >= 0 && !strncmp(bare, "text_encoder.", 13))
         *lr = (double)o->text_encoder_lr;
-    if (o->lora_plus > 0 && nn_glob("*.lora_B.weight", name))
+    *lr = train_adapter_lr(lora, name, *lr);
+    if (o->lora_plus > 0 && nn_glob("*.lora_B.weight|*.hada_w2_a|*.lokr_w2|*.lokr_w2_b", name))
         *lr *= (double)o->lora_plus;
     for (int k = 0; k < o->groups.count; k++)
         for (int i = 0; i < g[k].match.count; i++) {
@@ -106,7 +108,7 @@ static int find_runs(TrainOptimizer *o, const TrainState *s)
         return err_set(ERR_NOMEM, "optimizer: out of memory");
     for (int i = 0; i < s->count; i++) {
         TrainRun r = {i, 1, 0, 0}, *last = o->nrun ? &o->run[o->nrun - 1] : NULL;
-        rates(&o->c->optimizer, s->slot[i].name, &r.lr, &r.weight_decay);
+        rates(&o->c->optimizer, &o->c->lora, s->slot[i].name, &r.lr, &r.weight_decay);
         if (last && !each && last->lr == r.lr && last->weight_decay == r.weight_decay)
             last->count++;
         else

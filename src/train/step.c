@@ -152,6 +152,8 @@ int train_step_run(TrainStep *p)
         exact_to_float(&loss, p->sum + s->n, 1, 1.0);
         apply(p);
         TRY(train_task_set_values(t, s, s->param));
+        if (t->limit)
+            TRY(t->limit(t, s));
         TRY(nn_params_bind(t->params, t->g, t->ex));
     }
     return train_state_push_loss(s, loss);

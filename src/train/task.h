@@ -32,6 +32,8 @@ struct TrainTask {
     int (*fill)(TrainTask *t, int64_t position);
     /* Mean loss of the held-out images with the values that are bound, the same on every rank; NaN where not finite. NULL: none. Collective. */
     int (*validate)(TrainTask *t, double *loss);
+    /* After every optimizer step, when the new values are in params: may change them there and in s->param alike. NULL: nothing. */
+    int (*limit)(TrainTask *t, TrainState *s);
     /* Writes what users want from the run into the output folder: LoRA file or model part. values: trained values in slot order
      * (weights or their running average). Called on rank 0. */
     int (*save)(TrainTask *t, const TrainState *s, const float *values);

@@ -35,10 +35,10 @@ static void check_same(Lora *a, Lora *b)
     for (int i = 0; i < lora_count(a); i++) {
         const LoraPart *p = lora_at(a, i), *q = lora_at(b, i);
         assert_string_equal(p->path, q->path);
-        assert_true(shape_equal(&p->down, &q->down) && shape_equal(&p->up, &q->up));
-        assert_memory_equal(p->a, q->a, (size_t)shape_count(&p->down) * sizeof(float));
-        for (int64_t k = 0; k < shape_count(&p->up); k++)
-            assert_float_equal(part_factor(p) * (double)p->b[k], part_factor(q) * (double)q->b[k], 1e-7);
+        assert_true(shape_equal(&p->shape[NN_DOWN], &q->shape[NN_DOWN]) && shape_equal(&p->shape[NN_UP], &q->shape[NN_UP]));
+        assert_memory_equal(p->f[NN_DOWN], q->f[NN_DOWN], (size_t)shape_count(&p->shape[NN_DOWN]) * sizeof(float));
+        for (int64_t k = 0; k < shape_count(&p->shape[NN_UP]); k++)
+            assert_float_equal(part_factor(p) * (double)p->f[NN_UP][k], part_factor(q) * (double)q->f[NN_UP][k], 1e-7);
     }
 }
 
@@ -206,31 +206,31 @@ static void test_models_lora__create(void **state)
     OK(lora_create(&a, &spec, &mods));
     for (int i = 0; i < lora_count(a); i++) {
         const LoraPart *p = lora_at(a, i);
-        int conv = p->down.ndim == 4;
-        int64_t fan = shape_count(&p->down) / p->rank;
+        int conv = p->shape[NN_DOWN].ndim == 4;
+        int64_t fan = shape_count(&p->shape[NN_DOWN]) / p->rank;
         double top = 0, sum = 0;
         assert_int_equal(p->rank, conv ? 3 : 4);
         assert_float_equal((double)p->alpha, conv ? 3 : 2, 0);
-        for (int64_t k = 0; k < shape_count(&p->up); k++)
-            assert_float_equal((double)p->b[k], 0, 0);
-        for (int64_t k = 0; k < shape_count(&p->down); k++) {
-            top = fmax(top, fabs((double)p->a[k]));
-            sum += (double)p->a[k] * (double)p->a[k];
+        for (int64_t k = 0; k < shape_count(&p->shape[NN_UP]); k++)
+            assert_float_equal((double)p->f[NN_UP][k], 0, 0);
+        for (int64_t k = 0; k < shape_count(&p->shape[NN_DOWN]); k++) {
+            top = fmax(top, fabs((double)p->f[NN_DOWN][k]));
+            sum += (double)p->f[NN_DOWN][k] * (double)p->f[NN_DOWN][k];
         }
         /* U(-b, b) with b = 1/sqrt(fan_in) has variance b^2 / 3 */
         assert_true(top <= 1 / sqrt((double)fan) && top > 0.85 / sqrt((double)fan));
-        assert_float_equal(sum / (double)shape_count(&p->down) * 3 * (double)fan, 1, 0.3);
+        assert_float_equal(sum / (double)shape_count(&p->shape[NN_DOWN]) * 3 * (double)fan, 1, 0.3);
     }
     /* a factor depends on seed and module alone */
     spec.ntargets = 1;
     OK(lora_create(&b, &spec, &mods));
     const LoraPart *q = lora_at(b, 0), *p = lora_find(a, q->path);
     assert_non_null(p);
-    assert_memory_equal(p->a, q->a, (size_t)shape_count(&q->down) * sizeof(float));
+    assert_memory_equal(p->f[NN_DOWN], q->f[NN_DOWN], (size_t)shape_count(&q->shape[NN_DOWN]) * sizeof(float));
     lora_destroy(b);
     spec.seed = 8;
     OK(lora_create(&b, &spec, &mods));
-    assert_true(memcmp(p->a, lora_at(b, 0)->a, (size_t)shape_count(&p->down) * sizeof(float)));
+    assert_true(memcmp(p->f[NN_DOWN], lora_at(b, 0)->f[NN_DOWN], (size_t)shape_count(&p->shape[NN_DOWN]) * sizeof(float)));
     lora_destroy(b);
     static const char *const wrong[] = {"*.to_q", "*.to_z"};
     spec.targets = wrong;
@@ -344,9 +344,22 @@ static void test_models_lora__bad_files(void **state)
     Lora *lo;
     get_modules(&mods);
 #define LOAD(m, nm, ...) write_and_load((const Entry[]){__VA_ARGS__}, (int)(sizeof((Entry[]){__VA_ARGS__}) / sizeof(Entry)), m, nm, &mods, &lo)
-    FAILS(LOAD(NULL, 0, {"x.hada_w1_a", {4, 4}}), ERR_UNSUPPORTED, "belongs to a LoHa adapter");
-    FAILS(LOAD(NULL, 0, {"x.lokr_w1", {4, 4}}), ERR_UNSUPPORTED, "LoKr");
-    FAILS(LOAD(NULL, 0, {QK ".dora_scale", {4, 4}}), ERR_UNSUPPORTED, "DoRA");
+    FAILS(LOAD(NULL, 0, {"x.oft_blocks", {4, 4}}), ERR_UNSUPPORTED, "adapter of kind OFT");
+    FAILS(LOAD(NULL, 0, {QK ".a1.weight", {4, 4}}), ERR_UNSUPPORTED, "GLoRA");
+    FAILS(LOAD(NULL, 0, {QK ".dora_scale", {64, 1}}), ERR_NOTFOUND, "has an alpha or a magnitude and nothing else");
+    FAILS(LOAD(NULL, 0, {QK ".dora_scale", {1, 64}}, {QK ".lora_down.weight", {4, 64}}, {QK ".lora_up.weight", {64, 4}}),
+          ERR_UNSUPPORTED, "magnitudes of inputs");
+    FAILS(LOAD(NULL, 0, {QK ".dora_scale", {32, 1}}, {QK ".lora_down.weight", {4, 64}}, {QK ".lora_up.weight", {64, 4}}),
+          ERR_SHAPE, "one value for each of the 64 outputs");
+    FAILS(LOAD(NULL, 0, {QK ".hada_w1_a", {64, 4}}, {QK ".lora_down.weight", {4, 64}}), ERR_FORMAT, "already has a LoHa");
+    FAILS(LOAD(NULL, 0, {QK ".hada_w1_a", {64, 4}}, {QK ".hada_w1_b", {4, 64}}), ERR_NOTFOUND, "lacks its hada_w2_a");
+    FAILS(LOAD(NULL, 0, {QK ".hada_w1_a", {64, 4}}, {QK ".hada_w1_b", {4, 64}}, {QK ".hada_w2_a", {64, 2}}, {QK ".hada_w2_b", {2, 64}}),
+          ERR_SHAPE, "have ranks 4 and 2");
+    FAILS(LOAD(NULL, 0, {QK ".lokr_w1", {3, 8}}, {QK ".lokr_w2", {8, 8}}), ERR_SHAPE, "which does not divide");
+    FAILS(LOAD(NULL, 0, {QK ".lokr_w1", {8, 8}}, {QK ".lokr_w2", {8, 4}}), ERR_SHAPE, "has shape [8,4], expected [8,8]");
+    FAILS(LOAD(NULL, 0, {QK ".diff", {64, 32}}), ERR_SHAPE, "has shape [64,32], expected [64,64]");
+    FAILS(LOAD(NULL, 0, {"lora_unet_conv_norm_out.lora_down.weight", {4, 64}}, {"lora_unet_conv_norm_out.lora_up.weight", {64, 4}}),
+          ERR_SHAPE, "is a norm");
     FAILS(LOAD(NULL, 0, {"conv_in.weight", {4, 4}}), ERR_FORMAT, "'conv_in.weight' is no part of a LoRA");
     FAILS(LOAD(NULL, 0, {QK "2.lora_down.weight", {4, 64}}), ERR_NOTFOUND, "the model has no such linear layer");
     FAILS(LOAD(NULL, 0, {"text_encoder_2.x.lora_A.weight", {4, 64}}), ERR_NOTFOUND, "text_encoder_2.x");
@@ -361,8 +374,6 @@ static void test_models_lora__bad_files(void **state)
     FAILS(LOAD(NULL, 0, {QK ".alpha", {2, 1}}, {QK ".lora_down.weight", {4, 64}}, {QK ".lora_up.weight", {64, 4}}), ERR_SHAPE,
           "has 2 elements, expected one");
     FAILS(LOAD(((IoMeta[]){{"lora_adapter_metadata", "{"}}), 1, {QK ".alpha", {0, 0}}), ERR_FORMAT, "lora_adapter_metadata");
-    FAILS(LOAD(((IoMeta[]){{"lora_adapter_metadata", "{\"unet.use_dora\": true}"}}), 1, {"unet." Q ".lora_A.weight", {4, 64}},
-               {"unet." Q ".lora_B.weight", {64, 4}}), ERR_UNSUPPORTED, "use_dora");
     remove(TMP);
     nn_modules_deinit(&mods);
 }

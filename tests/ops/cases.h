@@ -58,4 +58,10 @@ static inline int no_gradient(OpKind k, int i)
            ((k == OP_GAUSS_SAMPLE || k == OP_KL) && i == 1) || (k == OP_PIXEL_LOSS && i >= 2);
 }
 
+/* Inputs that count as constant: no gradient, and no error. */
+static inline int is_constant(OpKind k, int i)
+{
+    return k == OP_ROW_GAIN && i == 1;
+}
+
 #endif

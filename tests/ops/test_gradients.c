@@ -22,7 +22,7 @@ typedef struct {
     double range;    /* inputs lie in (-range, range); 0: 1 */
     int ids;         /* integer inputs lie in [0, ids) */
     CaseBuild build; /* NULL: the op itself */
-    unsigned fixed;  /* with build: bits of the inputs that are not differentiated */
+    unsigned fixed;  /* bits of the inputs that are not differentiated */
 } Case;
 
 static const int PAD1[4] = {1, 1, 1, 1};
@@ -192,6 +192,14 @@ static const Case cases[] = {
     {OP_SUM_BCAST, .in = "f64[2,3,5]", .attr = {.bcast = BCAST_CHANNEL, .meta = M(F64, 5)}},
     {OP_CONCAT, .in = "f64[2,3,5] f64[2,3,2]"},
     {OP_CONCAT, .in = "f64[1] f64[3]"},
+    {OP_LINEAR_BWD_X, .in = "f64[2,3,5] f64[5,4]"},
+    {OP_LINEAR_BWD_X, .in = "f64[3,5] f64[5,4] f64[3,4]", .attr = {.has = OP_HAS_RES}},
+    {OP_MUL_BCAST, .in = "f64[2,3,4,5] f64[2,5]", .attr = {.bcast = BCAST_ITEM}},
+    {OP_MUL_BCAST, .in = "f64[2,3,5] f64[5]", .attr = {.bcast = BCAST_CHANNEL}},
+    {OP_ROW_GAIN, .in = "f64[3] f64[3,4]", .fixed = 2},
+    {OP_DROPOUT, .in = "f64[3,4,5] i64[3]", .attr = {.scale = 0.4f, .bcast = DROP_ELEMENT}, .ids = 1000},
+    {OP_DROPOUT, .in = "f64[3,4,5] i64[3]", .attr = {.scale = 0.4f, .bcast = DROP_CHANNEL}, .ids = 1000},
+    {OP_DROPOUT, .in = "f64[3,2,2,5] i64[3]", .attr = {.scale = 0.4f, .bcast = DROP_ITEM}, .ids = 1000},
     {OP_SLICE, .in = "f64[2,3,7]", .attr = {.begin = 2, .count = 3}},
     {OP_SLICE, .in = "f64[2,7]", .attr = {.begin = 0, .count = 7}},
     {OP_SLICE, .in = "f64[3,7]", .attr = {.begin = 6, .count = 1}},
@@ -261,6 +269,8 @@ static void problem_open(Problem *p, const Case *c, int index)
                 ((double *)p->data[i])[j] = v;
             else if (p->meta[i].dtype == DTYPE_F32)
                 ((float *)p->data[i])[j] = (float)(floor(v * 1024) / 1024);
+            else if (p->meta[i].dtype == DTYPE_I64)
+                ((int64_t *)p->data[i])[j] = (int64_t)(u * c->ids);
             else
                 ((int32_t *)p->data[i])[j] = (int32_t)(u * c->ids);
         }

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from peers import TINY, atelier, diffuse, finish, ok, pipeline, psnr, same, sample, section
+from peers import TINY, atelier, diffuse, finish, ok, pipeline, psnr, same, sample, section, skip
 
 PROMPT, NEGATIVE, SIZE, STEPS = "a photo of a red square", "blurry", (64, 48), 5
 SAMPLERS = ("ddim", "euler", "dpmpp_2m")
@@ -86,6 +86,79 @@ def trained_here():
     compare("lora: atelier to diffusers, kohya", kohya)
     compare("lora: atelier to diffusers, PEFT", peft)
     compare("lora: atelier to diffusers, kohya", kohya, 0.6, samplers=("ddim",))
+
+
+KINDS = {"loha": "type: loha, rank: 3", "lokr": "type: lokr, rank: 2, decompose_both: true, lokr_factor: 4",
+         "dora": "rank: 4, alpha: 8, dora: true", "rslora": "rank: 4, alpha: 4, rslora: true, conv_rank: 2"}
+
+
+def train_kind(name, keys):
+    config = tmp / f"{name}.yaml"
+    config.write_text(f"model: {TINY}\noutput: {tmp}/{name}\ncache: {tmp}/cache\ndatasets: [{{path: {tmp}/data}}]\n"
+                      "resolution: 64\nbatch: 4\nmicro_batch: 4\nsteps: 10\nseed: 5\n"
+                      f"lora: {{{keys}, targets: {TARGETS}}}\n"
+                      "optimizer: {lr: 2e-2, schedule: constant}\ncheckpoint: {every: 10, keep: 1}\n")
+    atelier("train", config)
+    return tmp / name / "lora.safetensors"
+
+
+def check_hashes(name, path):
+    """kohya's hashes, by the library that its trainer uses."""
+    import hashlib
+    from safetensors.torch import save
+    with safe_open(path, "pt") as f:
+        meta = f.metadata()
+    data = save(load_file(path), {k: v for k, v in meta.items() if k.startswith("ss_")})
+    n = int.from_bytes(data[:8], "little")
+    ok(f"lora: {name}, sshs_model_hash as the safetensors library's", meta["sshs_model_hash"] == hashlib.sha256(data[8 + n:]).hexdigest())
+    legacy = hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8]
+    ok(f"lora: {name}, sshs_legacy_hash", meta["sshs_legacy_hash"] == legacy)
+
+
+@section("lora: every kind trained by atelier")
+def kinds():
+    paths = {name: train_kind(name, keys) for name, keys in KINDS.items()}
+    for name, path in paths.items():
+        check_hashes(name, path)
+    for name in ("dora", "rslora"):
+        compare(f"lora: {name} to diffusers", paths[name], samplers=("ddim",))
+    for name in ("loha", "lokr"):
+        merged = tmp / f"{name}-merged"
+        atelier("merge", TINY, paths[name], "-o", merged)
+        from peers import pipeline as open_pipeline
+        same(f"lora: {name}, merged by atelier, rendered by diffusers", ours(3, "ddim", [(paths[name], 1)]),
+             diffuse(open_pipeline(merged), PROMPT, "ddim", 3, STEPS, SIZE, negative=NEGATIVE))
+        try:
+            import lycoris  # noqa: F401
+        except ImportError:
+            skip(f"lora: {name} with LyCORIS", "lycoris_lora is not installed")
+            continue
+        check_delta(name, paths[name])
+
+
+def check_delta(name, path):
+    """The change of every module's weight by LyCORIS' own code, against the merged model's."""
+    from lycoris.functional import loha
+    t, base, merged = load_file(path), load_file(TINY / "unet/diffusion_pytorch_model.safetensors"), \
+        load_file(tmp / f"{name}-merged/unet/diffusion_pytorch_model.safetensors")
+    flat = {k[:-len(".weight")].replace(".", "_"): k for k in base if k.endswith(".weight")}
+    worst = 0
+    for stem in sorted({k.split(".")[0] for k in t}):
+        g = lambda leaf: t.get(f"{stem}.{leaf}")
+        if name == "loha":
+            d = loha.diff_weight(g("hada_w1_b"), g("hada_w1_a"), g("hada_w2_b"), g("hada_w2_a"), None, None,
+                                 gamma=float(g("alpha")) / g("hada_w1_b").shape[0])
+        else:
+            whole = g("lokr_w1") is not None and g("lokr_w2") is not None
+            rank = 1 if whole else (g("lokr_w1_b") if g("lokr_w1_b") is not None else g("lokr_w2_b")).shape[0]
+            scale = 1.0 if whole else float(g("alpha")) / rank
+            w1 = g("lokr_w1") if g("lokr_w1") is not None else g("lokr_w1_a") @ g("lokr_w1_b")
+            w2 = g("lokr_w2") if g("lokr_w2") is not None else g("lokr_w2_a") @ g("lokr_w2_b")
+            d = torch.kron(w1, w2.reshape(w2.shape[0], -1)) * scale
+        key = flat[stem[len("lora_unet_"):]]
+        want = (merged[key].double() - base[key].double()).reshape(-1)
+        worst = max(worst, ((d.double().reshape(-1) - want).norm() / want.norm()).item())
+    ok(f"lora: {name}, the change as LyCORIS computes it", worst < 1e-4, f"worst relative difference {worst:.1e}")
 
 
 def random_adapter(conv, text):

@@ -112,8 +112,8 @@ static inline void golden_open(Golden *g, const char *const *overrides, SamplerP
         OK(io_safetensors_open(&init, own));
         for (int i = 0; i < lora_count(g->lora); i++) {
             LoraPart *p = lora_at(g->lora, i);
-            golden_set_factor(p->a, init, p->path, "lora_A");
-            golden_set_factor(p->b, init, p->path, "lora_B");
+            golden_set_factor(p->f[NN_DOWN], init, p->path, "lora_A");
+            golden_set_factor(p->f[NN_UP], init, p->path, "lora_B");
         }
         io_safetensors_close(init);
     }
