@@ -127,6 +127,8 @@ int config_copy(const ConfTable *t, void *out, const void *conf);
 int config_dump(const ConfTable *t, const void *conf, StrBuf *out);
 /* The same as one JSON object. */
 int config_dump_json(const ConfTable *t, const void *conf, StrBuf *out);
+/* A text in YAML's double quotes; bytes that are no UTF-8 become '?'. */
+void config_add_quoted(StrBuf *out, const char *text);
 /* One line per key: key, type, default, bounds, doc. */
 void config_help(const ConfTable *t, StrBuf *out);
 

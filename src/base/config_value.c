@@ -211,3 +211,18 @@ void conf_add_text(StrBuf *out, const char *text, int may_be_plain)
     }
     str_add_char(out, '"');
 }
+
+void config_add_quoted(StrBuf *out, const char *text)
+{
+    StrBuf ascii;
+    if (str_is_utf8(text, strlen(text))) {
+        conf_add_text(out, text, 0);
+        return;
+    }
+    str_init(&ascii);
+    for (; *text; text++)
+        str_add_char(&ascii, (unsigned char)*text < 0x80 ? *text : '?');
+    conf_add_text(out, ascii.data, 0);
+    out->failed |= ascii.failed;
+    str_deinit(&ascii);
+}

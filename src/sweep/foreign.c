@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/config.h"
 #include "sweep/render.h"
 
 void foreign_init(Foreign *f)
@@ -186,7 +187,7 @@ int foreign_parse(Foreign *f, const IoPngText *text, int ntext, const char *name
 static void add_text(StrBuf *out, const char *key, const char *value)
 {
     str_add_format(out, "%s: ", key);
-    str_add_json(out, value, strlen(value));
+    config_add_quoted(out, value);
     str_add_char(out, '\n');
 }
 
@@ -197,11 +198,26 @@ static void add_number(StrBuf *out, const char *key, double value)
     str_add_char(out, '\n');
 }
 
+/* In a comment nothing can be escaped: what YAML takes for the end of a line becomes \uXXXX as plain text. */
+static void add_comment(StrBuf *out, const char *text, size_t n)
+{
+    StrBuf quoted;
+    char *line = strndup(text, n);
+    str_init(&quoted);
+    config_add_quoted(&quoted, line ? line : "");
+    str_add_bytes(out, quoted.data + 1, quoted.len > 2 ? quoted.len - 2 : 0);
+    out->failed |= quoted.failed | !line;
+    str_deinit(&quoted);
+    free(line);
+}
+
 static void add_comment_lines(StrBuf *out, const char *lines)
 {
     for (const char *p = lines; *p; p += *p == '\n') {
         size_t n = strcspn(p, "\n");
-        str_add_format(out, "#   %.*s\n", (int)n, p);
+        str_add(out, "#   ");
+        add_comment(out, p, n);
+        str_add_char(out, '\n');
         p += n;
     }
 }
@@ -214,18 +230,20 @@ static void add_lora(const Foreign *f, StrBuf *out)
     for (int i = 0; i < f->nlora; i++) {
         const ForeignLora *l = &f->lora[i];
         str_add(out, "  - {name: ");
-        str_add_json(out, l->name, strlen(l->name));
+        config_add_quoted(out, l->name);
         str_add(out, ", path: ");
         StrBuf path;
         str_init(&path);
         str_add_format(&path, "%s%s", l->path[0] ? l->path : l->name, l->path[0] || str_ends_with(l->name, ".safetensors") ? "" : ".safetensors");
-        str_add_json(out, path.data, path.len);
+        config_add_quoted(out, path.data);
         str_deinit(&path);
         str_add(out, ", scale: ");
         str_add_number(out, l->scale, 0);
         str_add_char(out, '}');
-        if (l->hash[0])
-            str_add_format(out, "  # SHA-256 %.64s", l->hash);
+        if (l->hash[0]) {
+            str_add(out, "  # SHA-256 ");
+            add_comment(out, l->hash, strlen(l->hash));
+        }
         str_add_char(out, '\n');
     }
 }
@@ -258,16 +276,18 @@ static void add_more(const Foreign *f, StrBuf *out)
 void foreign_yaml(const Foreign *f, const char *name, const char *output, StrBuf *out)
 {
     str_add(out, "# From ");
-    for (const char *p = name; *p; p++)
-        str_add_char(out, (unsigned char)*p < 32 ? '?' : *p);
+    add_comment(out, name, strlen(name));
     str_add_format(out, ", by %s.\n", f->tool);
     if (f->lost.len) {
         str_add(out, "# Not carried over:\n");
         add_comment_lines(out, f->lost.data);
     }
     add_text(out, "model", f->model_path[0] ? f->model_path : f->model);
-    if (f->model_hash[0] && !f->model_path[0])
-        str_add_format(out, "#   a model folder belongs here; the file's SHA-256 began with %.64s\n", f->model_hash);
+    if (f->model_hash[0] && !f->model_path[0]) {
+        str_add(out, "#   a model folder belongs here; the file's SHA-256 began with ");
+        add_comment(out, f->model_hash, strlen(f->model_hash));
+        str_add_char(out, '\n');
+    }
     add_text(out, "output", output);
     add_text(out, "prompt", f->prompt);
     add_text(out, "negative", f->negative);
