@@ -23,11 +23,13 @@ DEF_version := -DATELIER_COMMIT='"$(COMMIT)"'
 
 # Files named *.simd.c are compiled once per instruction set; see src/cpu/simd.h.
 SIMD    := $(wildcard src/cpu/*.simd.c)
-SRC     := $(filter-out $(SIMD) $(wildcard src/cli/*.c),$(wildcard src/*/*.c))
+SRC     := $(filter-out $(SIMD) $(wildcard src/cli/*.c src/cuda/*.c),$(wildcard src/*/*.c))
 CLI     := $(wildcard src/cli/*.c)
 LIBOBJ  := $(SRC:%.c=$(BUILD)/%.o) $(foreach isa,base avx2 avx512,$(SIMD:%.simd.c=$(BUILD)/%.$(isa).o))
 CLIOBJ  := $(CLI:%.c=$(BUILD)/%.o)
 TESTSRC := $(wildcard tests/*/test_*.c)
+CUDASRC := $(wildcard src/cuda/*.c)
+KERNELS := $(wildcard kernels/*.cu)
 TESTBIN := $(TESTSRC:%.c=$(BUILD)/%)
 BENCHSRC := $(wildcard benchmarks/bench_*.c)
 BENCHBIN := $(BENCHSRC:%.c=$(BUILD)/%)
@@ -78,6 +80,43 @@ $(BUILD)/benchmarks/%: benchmarks/%.c $(BUILD)/libatelier.a
 	@mkdir -p $(@D)
 	$(SAY) CC $<
 	$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) -MMD -MP $(LDFLAGS) $< $(BUILD)/libatelier.a $(LDLIBS) -o $@
+
+# ---- the emulated CUDA device: the same kernels and host code, compiled by g++ (tests/emu) -----------------------------
+EMU        := $(BUILD)/emu
+EMU_SCHED  := $(patsubst tests/emu/%.cpp,$(EMU)/%.o,$(wildcard tests/emu/*.cpp))
+EMU_OBJ    := $(KERNELS:kernels/%.cu=$(EMU)/kernels/%.o) $(CUDASRC:%.c=$(EMU)/%.o) $(EMU_SCHED)
+EMU_CXX    := -std=c++20 -Wall -Wextra -Wno-unknown-pragmas $(OPT) -ffp-contract=off -Itests/emu -Ikernels $(EXTRA)
+
+$(EMU)/kernels/%.o: kernels/%.cu
+	@mkdir -p $(@D)
+	$(SAY) CXX $<
+	$(Q)g++ $(EMU_CXX) $(SAN) $(TSAN) -MMD -MP -x c++ -c $< -o $@
+
+$(EMU)/%.o: tests/emu/%.cpp
+	@mkdir -p $(@D)
+	$(SAY) CXX $<
+	$(Q)g++ $(EMU_CXX) $(SAN) $(if $(TSAN),-DEMU_TSAN) -MMD -MP -c $< -o $@
+
+$(EMU)/src/cuda/%.o: src/cuda/%.c
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(CFLAGS) -isystem tests/emu/include -Ikernels -MMD -MP -c $< -o $@
+
+$(EMU)/device.o: src/graph/device.c
+	@mkdir -p $(@D)
+	$(SAY) CC $< "[emulated]"
+	$(Q)$(CC) $(CFLAGS) -DATELIER_CUDA -MMD -MP -c $< -o $@
+
+# The whole program on the emulated device.
+$(EMU)/atelier: $(CLIOBJ) $(EMU)/device.o $(EMU_OBJ) $(BUILD)/libatelier.a
+	$(SAY) LD $@
+	$(Q)$(CC) $(LDFLAGS) $(TSAN) -rdynamic $^ $(LDLIBS) -lstdc++ -o $@
+
+$(EMU)/tests/%: tests/cuda/%.c $(EMU_OBJ) $(BUILD)/libatelier.a
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(CFLAGS) -Wno-conversion -DEMULATED $(SYS_CFLAGS) -Itests -MMD -MP $(LDFLAGS) $(TSAN) -rdynamic $< $(EMU_OBJ) \
+	    $(BUILD)/libatelier.a $(LDLIBS) -lcmocka -lstdc++ -o $@
 
 # ---- tests -------------------------------------------------------------------------------------------------------------
 MPI_TESTS  := $(filter $(BUILD)/tests/mpi/%,$(TESTBIN))
@@ -149,4 +188,4 @@ base: install-deps ## build the art set and train the base model from nothing (h
 clean:
 	rm -rf build atelier
 
--include $(LIBOBJ:.o=.d) $(CLIOBJ:.o=.d) $(TESTBIN:=.d) $(BENCHBIN:=.d)
+-include $(EMU_OBJ:.o=.d) $(LIBOBJ:.o=.d) $(CLIOBJ:.o=.d) $(TESTBIN:=.d) $(BENCHBIN:=.d)

@@ -10,6 +10,7 @@
 #include "base/version.h"
 #include "cli/cli.h"
 #include "cpu/cpu.h"
+#include "graph/device.h"
 
 static const char usage[] =
     "usage: [mpirun -np N] atelier info\n\n"
@@ -36,7 +37,7 @@ static void cpu_model(char *out, size_t size)
 static int print_info(Comm *c)
 {
     static const char *const isa[] = {"base", "avx2", "avx512"};
-    char cpu[256], host[128] = "";
+    char cpu[256], host[128] = "", gpu[512];
     unsigned h5[3];
     Backend *be;
     TRY(cpu_backend_create(&be, cli_threads(c, 0), CPU_ISA_AVX512));
@@ -49,6 +50,7 @@ static int print_info(Comm *c)
     printf("processor    %s\n", cpu);
     printf("kernels      %s, bf16 %s; %d threads%s\n", isa[st->isa], st->bf16 ? "in hardware" : "emulated", be->threads,
            c->size > 1 ? " per rank" : "");
+    printf("GPUs         %s\n", device_describe(gpu, sizeof gpu));
     printf("memory       %.1f GiB\n", (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE) / 1073741824.0);
     printf("ranks        %d (%s), %d on %s\n", c->size, c->fn->name, c->local_size, host);
     printf("libraries    oneDNN %d.%d.%d, HDF5 %u.%u.%u, libpng %s, jansson %s, %s\n", dnnl->major, dnnl->minor, dnnl->patch, h5[0], h5[1],

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "cli/cli.h"
-#include "cpu/cpu.h"
+#include "graph/device.h"
 #include "sweep/sweep.h"
 #include "train/loop.h"
 
@@ -33,7 +33,7 @@ static int plan_train(const char *path, const char *const *overrides, int count)
     Backend *be = NULL;
     int rc;
     TRY_GOTO(train_conf_read(&c, path, overrides, count));
-    TRY_GOTO(cpu_backend_create(&be, cli_threads(NULL, c.threads), CPU_ISA_AVX512));
+    TRY_GOTO(device_create(&be, c.device, 0, cli_threads(NULL, c.threads)));
     rc = train_plan_print(&c, be);
 done:
     backend_destroy(be);

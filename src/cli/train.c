@@ -6,7 +6,7 @@
 #include "base/signal.h"
 #include "cli/cli.h"
 #include "comm/comm.h"
-#include "cpu/cpu.h"
+#include "graph/device.h"
 #include "train/loop.h"
 
 static const char usage[] =
@@ -23,7 +23,7 @@ static int run(Comm *comm, const TrainConf *c)
 {
     Backend *be = NULL;
     TrainResult r;
-    int rc = cpu_backend_create(&be, cli_threads(comm, c->threads), CPU_ISA_AVX512);
+    int rc = device_create(&be, c->device, comm->local_rank, cli_threads(comm, c->threads));
     if (rc >= 0)
         rc = signal_install();
     TRY_GOTO(comm_agree(comm, rc));

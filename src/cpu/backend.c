@@ -131,6 +131,7 @@ static void cpu_destroy(Backend *be)
 
 int cpu_backend_create(Backend **out, int threads, int isa_limit)
 {
+    static const char *const labels[] = {"cpu-base", "cpu-avx2", "cpu-avx512"};
     int rc = ERR_NOMEM;
     Backend *be = calloc(1, sizeof *be);
     CpuState *st = calloc(1, sizeof *st);
@@ -151,6 +152,7 @@ int cpu_backend_create(Backend **out, int threads, int isa_limit)
     TRY_GOTO(cpu_isa_detect(isa_limit, &st->isa));
     st->amx = amx_of_machine();
     TRY_GOTO(cpu_winograd_detect(&st->winograd));
+    be->label = labels[st->isa];
     st->bf16 = st->isa == CPU_ISA_AVX512 && bf16_of_machine();
     cpu_norm_register(be);
     cpu_attention_register(be);

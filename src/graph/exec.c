@@ -19,7 +19,9 @@ struct Exec {
     Backend *be;
     char *arena;
     size_t arena_bytes;
-    OpView *param;      /* per tensor; data NULL when unbound */
+    OpView *param;      /* per tensor, as bound; data NULL when unbound */
+    OpView *held;       /* per tensor: what the backend's copy was made of; data NULL: none */
+    void **device;      /* per tensor: that copy */
     Step *steps;
     OpView *views;
     int nstep, prepared;
@@ -78,7 +80,9 @@ int exec_create(Exec **out, const Plan *p)
     e->be = plan_backend(p);
     e->arena_bytes = plan_arena_bytes(p);
     e->param = calloc((size_t)e->g->ntensor + 1, sizeof *e->param);
-    if (!e->param) {
+    e->held = calloc((size_t)e->g->ntensor + 1, sizeof *e->held);
+    e->device = calloc((size_t)e->g->ntensor + 1, sizeof *e->device);
+    if (!e->param || !e->held || !e->device) {
         err_set(rc, "executor: out of memory");
         goto done;
     }
@@ -112,6 +116,11 @@ void exec_destroy(Exec *e)
     release_states(e);
     if (e->arena)
         e->be->free(e->be, e->arena, e->arena_bytes ? e->arena_bytes : 64);
+    for (int i = 0; e->held && i < e->g->ntensor; i++)
+        if (e->held[i].data)
+            e->be->drop(e->be, &e->held[i]);
+    free(e->held);
+    free(e->device);
     free(e->param);
     free(e->steps);
     free(e->views);
@@ -140,6 +149,26 @@ int exec_bind_name(Exec *e, const char *name, const OpView *view)
     return exec_bind(e, t, view);
 }
 
+/* Where the ops find a parameter: bound values, or the backend's current copy of them. */
+static int param_address(Exec *e, OpRef r, void **out)
+{
+    const OpView *b = &e->param[r];
+    OpView *held = &e->held[r];
+    *out = b->data;
+    if (!e->be->acquire)
+        return 0;
+    if (held->data != b->data || held->version != b->version) {
+        void *device;
+        TRY_CTX(e->be->acquire(e->be, b, &device), "parameter '%s'", e->g->tensors[r].name);
+        if (held->data)
+            e->be->drop(e->be, held);
+        *held = *b;
+        e->device[r] = device;
+    }
+    *out = e->device[r];
+    return 0;
+}
+
 /* Copies the bindings into the steps' views. */
 static int refresh(Exec *e)
 {
@@ -153,7 +182,7 @@ static int refresh(Exec *e)
             const OpView *b = &e->param[r];
             if (!b->data)
                 return err_set(ERR_NOTFOUND, "executor: parameter '%s' is not bound", e->g->tensors[r].name);
-            s->views[j].data = b->data;
+            TRY(param_address(e, r, &s->views[j].data));
             s->views[j].version = b->version;
             s->views[j].frozen = b->frozen;
         }

@@ -40,6 +40,7 @@ typedef struct {
 
 struct Backend {
     const char *name;             /* "cpu", "cuda" */
+    const char *label;            /* with what its bits depend on, for records: "cpu-avx512", "cuda" */
     BackendOp op[OP_COUNT];       /* run == NULL: unsupported */
     int threads;                  /* CPU: OpenMP threads used */
     void *impl;                   /* the backend's own state */
@@ -48,6 +49,10 @@ struct Backend {
     int (*upload)(Backend *be, void *dst, const void *host_src, size_t bytes);
     int (*download)(Backend *be, void *host_dst, const void *src, size_t bytes);
     int (*sync)(Backend *be);
+    /* Parameters lie in host memory. acquire gives their address on the device: a copy that is shared by all who acquired the
+     * same array and written again when the version has grown; drop undoes one acquire. NULL: used where they are. */
+    int (*acquire)(Backend *be, const OpView *host, void **device);
+    void (*drop)(Backend *be, const OpView *host);
     void (*destroy)(Backend *be);
 };
 

@@ -3,8 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "graph/device.h"
+
 static const char *const dtypes[] = {"f32", "bf16", NULL};
-static const char *const devices[] = {"auto", "cpu", NULL};
 
 const char *const SWEEP_RULES_NAMES[] = {"auto", "atelier", "a1111", "a1111-no-norm", "comfyui", "diffusers", NULL};
 
@@ -45,7 +46,7 @@ static const ConfField fields[] = {
     CONF_STR(SweepConf, variant, "", "variant of the weight files to prefer, for instance fp16"),
     CONF_STR(SweepConf, output, NULL, "output folder"),
     CONF_ENUM(SweepConf, dtype, "f32", dtypes, "arithmetic of the networks"),
-    CONF_ENUM(SweepConf, device, "auto", devices, "where to compute"),
+    CONF_ENUM(SweepConf, device, "auto", DEVICE_NAMES, "where to compute: auto takes the GPU of this rank where there is one"),
     CONF_I32(SweepConf, threads, "0", 0, 4096, "threads per rank; 0: the cores this rank may use"),
     CONF_I32(SweepConf, batch, "4", 1, 1024, "most images denoised at once; the images do not depend on it"),
     CONF_I32(SweepConf, vae_tile, "-1", -1, 16384, "side in pixels of the VAE's tiles; 0: never, -1: tiles of 512 for images over 2 megapixels"),
@@ -109,6 +110,7 @@ void sweep_conf_render(const SweepConf *c, RenderConf *out)
                         .threads = c->threads,
                         .embeddings = (const char *const *)c->embeddings.items,
                         .nembeddings = c->embeddings.count,
+                        .device = c->device,
                         .keep = c->keep};
 }
 

@@ -17,7 +17,7 @@ typedef struct {
 typedef struct {
     char *model, *variant, *output;
     int dtype;              /* place in {f32, bf16} */
-    int device;             /* place in {auto, cpu} */
+    int device;             /* DEVICE_* */
     int threads, batch;
     int64_t keep;
     char *prompt, *negative;

@@ -7,7 +7,7 @@
 
 #include "base/hash.h"
 #include "base/str.h"
-#include "cpu/cpu.h"
+#include "graph/device.h"
 #include "io/file.h"
 #include "sweep/render_impl.h"
 #include "text/clip_bpe.h"
@@ -38,7 +38,6 @@ static int check_model(const Render *r, const char *model)
 
 int render_open_shared(Render **out, const RenderConf *conf, RenderPool *pool, Backend *be)
 {
-    static const char *const isa[] = {"base", "avx2", "avx512"};
     int rc;
     Render *r = calloc(1, sizeof *r);
     if (!r)
@@ -57,10 +56,10 @@ int render_open_shared(Render **out, const RenderConf *conf, RenderPool *pool, B
         TRY_GOTO(inversion_set_add(&r->words, conf->embeddings[i], NULL));
     r->be = be;
     if (!be) {
-        TRY_GOTO(cpu_backend_create(&r->be, conf->threads, CPU_ISA_AVX512));
+        TRY_GOTO(device_create(&r->be, conf->device, conf->local_rank, conf->threads));
         r->own_backend = 1;
     }
-    snprintf(r->backend, sizeof r->backend, "%s-%s", r->be->name, isa[((CpuState *)r->be->impl)->isa]);
+    snprintf(r->backend, sizeof r->backend, "%s", r->be->label);
     *out = r;
     return 0;
 done:

@@ -30,6 +30,8 @@ typedef struct {
     const char *vae;      /* folder of another VAE, or of a model that has it; NULL or "": the model's own */
     const char *variant;  /* "fp16" or NULL */
     Dtype dtype;          /* F32 or BF16: compute dtype of all networks */
+    int device;           /* DEVICE_* of graph/device.h */
+    int local_rank;       /* of this process on its node: which GPU */
     int threads;          /* <= 0: all cores this process may use */
     const char *const *embeddings; /* files of textual inversions, used where their names stand in prompts */
     int nembeddings;

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/str.h"
-#include "cpu/cpu.h"
+#include "graph/device.h"
 #include "sweep/render_impl.h"
 
 typedef struct {
@@ -29,7 +29,7 @@ int render_pool_create(RenderPool **out, const RenderConf *conf)
     if (rc >= 0 && conf->variant)
         rc = str_copy(&p->variant, conf->variant);
     if (rc >= 0)
-        rc = cpu_backend_create(&p->be, conf->threads, CPU_ISA_AVX512);
+        rc = device_create(&p->be, conf->device, conf->local_rank, conf->threads);
     if (rc < 0) {
         render_pool_destroy(p);
         return rc;

@@ -142,6 +142,7 @@ static int open_model(Run *run, int threads)
         return err_set(ERR_NOMEM, "out of memory");
     sweep_conf_render(run->c, &conf);
     conf.threads = threads;
+    conf.local_rank = run->comm->local_rank;
     TRY(render_open(&run->render, &conf));
     if (run->comm->rank == 0)
         TRY(check_settings(run));

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "graph/device.h"
+
 static const char *const task_names[] = {"lora", "full", "vae", "clip", NULL};
 static const char *const dtype_names[] = {"f32", "bf16", NULL};
 static const char *const save_names[] = {"f32", "f16", "bf16", NULL};
@@ -40,6 +42,7 @@ static const ConfField train_fields[] = {
     CONF_STR(TrainConf, cache, "", "folder of latent and text caches (empty: OUTPUT/cache)"),
     CONF_U64(TrainConf, seed, "42", "all randomness follows from it"),
     CONF_ENUM(TrainConf, dtype, "f32", dtype_names, "weights and activations; factors and optimizer state stay f32"),
+    CONF_ENUM(TrainConf, device, "auto", DEVICE_NAMES, "where to compute: auto takes the GPU of this rank where there is one"),
     CONF_I32(TrainConf, threads, "0", 0, 4096, "threads per rank; 0: the cores of the node shared among its ranks"),
     CONF_I32(TrainConf, steps, "1000", 1, 100000000, "optimizer steps"),
     CONF_I32(TrainConf, batch, "8", 1, 65536, "images per step over all ranks"),

@@ -139,6 +139,7 @@ typedef struct {
     char *cache;      /* folder of latent and text caches; "" = output/cache */
     uint64_t seed;
     int dtype;        /* 0 f32, 1 bf16 */
+    int device;             /* DEVICE_* */
     int32_t threads;
     int32_t steps, batch, micro_batch, resolution;
     ConfList datasets;

@@ -1,0 +1,352 @@
+/* softmax(q k^T scale) v with an online softmax. See kernels.h. */
+#include "device.h"
+#include "grid.h"
+#include "kernels.h"
+
+namespace {
+
+struct AttArg {
+    int64_t lq, lk, width; /* width = heads * d: elements from token to token */
+    int heads, d, causal;
+    float scale;
+};
+
+/* ---- tensor cores: 4 warps of 16 queries each, 64 keys at a time, double-buffered ---- */
+
+enum { BR = 64, BC = 64, THREADS = 128, SKEW = 8 };
+
+/* rows [first, first + 64) of one head into shared memory [64][DP + SKEW]; what lies outside becomes 0. */
+template <int DP> __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *src, int64_t first, int64_t rows, AttArg a)
+{
+    const int CH = DP / 8;
+    for (int i = (int)threadIdx.x; i < BC * CH; i += THREADS) {
+        int r = i / CH, c = i % CH * 8;
+        bool inside = first + r < rows && c < a.d;
+        copy_async_16(tile + r * (DP + SKEW) + c, inside ? src + (first + r) * a.width + c : src, inside ? 16 : 0);
+    }
+}
+
+/* s[8][4]: 16 queries x 64 keys of q k^T. */
+template <int DP> __device__ __forceinline__ void scores(float s[BC / 8][4], const uint32_t qf[DP / 16][4], const bf16 *k)
+{
+    int lane = (int)threadIdx.x % 32;
+    for (int j = 0; j < BC / 8; j++)
+        for (int i = 0; i < 4; i++)
+            s[j][i] = 0;
+#pragma unroll
+    for (int kk = 0; kk < DP / 16; kk++)
+#pragma unroll
+        for (int j = 0; j < BC / 16; j++) {
+            uint32_t b[4];
+            /* matrices: keys 0-7 | d 0-7, keys 0-7 | d 8-15, keys 8-15 | d 0-7, keys 8-15 | d 8-15 */
+            ldmatrix_x4(b, k + (j * 16 + lane / 16 * 8 + lane % 8) * (DP + SKEW) + kk * 16 + lane / 8 % 2 * 8);
+            mma_16816(s[2 * j], qf[kk], b);
+            mma_16816(s[2 * j + 1], qf[kk], b + 2);
+        }
+}
+
+template <int DP>
+__global__ void __launch_bounds__(THREADS) k_attention(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse, AttArg a)
+{
+    SHARED_DYNAMIC(bf16, mem);
+    enum { TILE = BC * (DP + SKEW) };
+    bf16 *kt = mem, *vt = mem + 2 * TILE;
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t4 = lane % 4;
+    int64_t item = (int64_t)blockIdx.z, head = blockIdx.y, first = (int64_t)blockIdx.x * BR;
+    const bf16 *qp = q + item * a.lq * a.width + head * a.d, *kp = k + item * a.lk * a.width + head * a.d;
+    const bf16 *vp = v + item * a.lk * a.width + head * a.d;
+    int64_t blocks = (a.lk + BC - 1) / BC;
+    if (a.causal)
+        blocks = min(blocks, (first + BR - 1) / BC + 1);
+    uint32_t qf[DP / 16][4];
+    load_tile<DP>(vt, qp, first, a.lq, a);
+    copy_commit();
+    load_tile<DP>(kt, kp, 0, a.lk, a);
+    copy_commit();
+    copy_wait<1>();
+    BARRIER();
+#pragma unroll
+    for (int kk = 0; kk < DP / 16; kk++)
+        ldmatrix_x4(qf[kk], vt + (warp * 16 + lane % 16) * (DP + SKEW) + kk * 16 + lane / 16 * 8);
+    BARRIER();
+    load_tile<DP>(vt, vp, 0, a.lk, a);
+    copy_commit();
+    float acc[DP / 8][4], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+#pragma unroll
+    for (int j = 0; j < DP / 8; j++)
+        for (int i = 0; i < 4; i++)
+            acc[j][i] = 0;
+    const float scale2 = a.scale * 1.4426950408889634f; /* exp2 is the hardware's */
+    for (int64_t b = 0; b < blocks; b++) {
+        int now = (int)(b % 2);
+        copy_wait<0>();
+        BARRIER();
+        if (b + 1 < blocks) {
+            load_tile<DP>(kt + (1 - now) * TILE, kp, (b + 1) * BC, a.lk, a);
+            load_tile<DP>(vt + (1 - now) * TILE, vp, (b + 1) * BC, a.lk, a);
+            copy_commit();
+        }
+        float s[BC / 8][4];
+        scores<DP>(s, qf, kt + now * TILE);
+        float m[2] = {top[0], top[1]};
+#pragma unroll
+        for (int j = 0; j < BC / 8; j++)
+            for (int i = 0; i < 4; i++) {
+                int64_t col = b * BC + j * 8 + t4 * 2 + i % 2, row = first + warp * 16 + g + i / 2 * 8;
+                s[j][i] = col >= a.lk || (a.causal && col > row) ? -INFINITY : s[j][i] * scale2;
+                m[i / 2] = max(m[i / 2], s[j][i]);
+            }
+        for (int i = 0; i < 2; i++) {
+            m[i] = max(m[i], warp_xor(m[i], 1));
+            m[i] = max(m[i], warp_xor(m[i], 2));
+            float shrink = m[i] == -INFINITY ? 1.0f : exp2f(top[i] - m[i]);
+            top[i] = m[i];
+            sum[i] *= shrink;
+#pragma unroll
+            for (int j = 0; j < DP / 8; j++) {
+                acc[j][2 * i] *= shrink;
+                acc[j][2 * i + 1] *= shrink;
+            }
+        }
+        uint32_t p[BC / 16][4];
+#pragma unroll
+        for (int j = 0; j < BC / 8; j++) {
+            float e[4];
+            for (int i = 0; i < 4; i++) {
+                e[i] = top[i / 2] == -INFINITY ? 0.0f : exp2f(s[j][i] - top[i / 2]);
+                sum[i / 2] += e[i];
+            }
+            p[j / 2][j % 2 * 2] = pack_bf16(e[0], e[1]);
+            p[j / 2][j % 2 * 2 + 1] = pack_bf16(e[2], e[3]);
+        }
+        const bf16 *vb = vt + now * TILE;
+#pragma unroll
+        for (int kk = 0; kk < BC / 16; kk++)
+#pragma unroll
+            for (int j = 0; j < DP / 16; j++) {
+                uint32_t f[4];
+                ldmatrix_x4_trans(f, vb + (kk * 16 + lane % 16) * (DP + SKEW) + j * 16 + lane / 16 * 8);
+                mma_16816(acc[2 * j], p[kk], f);
+                mma_16816(acc[2 * j + 1], p[kk], f + 2);
+            }
+        BARRIER();
+    }
+    for (int i = 0; i < 2; i++) {
+        sum[i] += warp_xor(sum[i], 1);
+        sum[i] += warp_xor(sum[i], 2);
+        int64_t row = first + warp * 16 + g + i * 8;
+        if (row >= a.lq)
+            continue;
+        float inv = sum[i] > 0 ? 1.0f / sum[i] : 0.0f;
+        bf16 *out = o + (item * a.lq + row) * a.width + head * a.d;
+#pragma unroll
+        for (int j = 0; j < DP / 8; j++)
+            if (j * 8 < a.d)
+                *reinterpret_cast<uint32_t *>(out + j * 8 + t4 * 2) = pack_bf16(acc[j][2 * i] * inv, acc[j][2 * i + 1] * inv);
+        if (t4 == 0)
+            lse[(item * a.heads + head) * a.lq + row] = top[i] * 0.69314718055994531f + logf(sum[i]);
+    }
+}
+
+/* ---- plain: one block per query (forward, dq) or per key (dk, dv). A thread takes one partner of a chunk of 128 for the products
+ * of rows, then one channel in four for the sums over the chunk, in order. ---- */
+
+enum { PLAIN = 128, MOST_D = 512, PER_THREAD = MOST_D / PLAIN };
+
+template <typename T> __device__ __forceinline__ float dot_with(const float *a, const T *p, int d)
+{
+    float s = 0;
+    for (int c = 0; c < d; c++)
+        s = fmaf(a[c], load(p + c), s);
+    return s;
+}
+
+template <typename T> __device__ __forceinline__ void row_to_shared(float *a, const T *p, int d)
+{
+    for (int c = (int)threadIdx.x; c < d; c += PLAIN)
+        a[c] = load(p + c);
+}
+
+template <typename T> __global__ void k_attention_plain(const T *q, const T *k, const T *v, T *o, float *lse, AttArg a)
+{
+    SHARED(float, qr, MOST_D);
+    SHARED(float, p, PLAIN);
+    SHARED(float, red, 32);
+    int64_t row = blockIdx.x, item = blockIdx.z, head = blockIdx.y, base = item * a.lk * a.width + head * a.d;
+    int64_t at = (item * a.lq + row) * a.width + head * a.d, last = a.causal ? min(row + 1, a.lk) : a.lk;
+    int t = (int)threadIdx.x;
+    float acc[PER_THREAD] = {0, 0, 0, 0}, top = -INFINITY, sum = 0;
+    row_to_shared(qr, q + at, a.d);
+    for (int64_t j0 = 0; j0 < last; j0 += PLAIN) {
+        int count = (int)min(last - j0, (int64_t)PLAIN);
+        BARRIER();
+        p[t] = t < count ? dot_with(qr, k + base + (j0 + t) * a.width, a.d) * a.scale : -INFINITY;
+        float m = warp_max(p[t]);
+        if (t % 32 == 0)
+            red[t / 32] = m;
+        BARRIER();
+        m = max(max(max(red[0], red[1]), max(red[2], red[3])), top);
+        float shrink = expf(top - m);
+        p[t] = expf(p[t] - m);
+        top = m;
+        BARRIER();
+        float s = 0;
+        for (int j = 0; j < count; j++)
+            s += p[j];
+        sum = sum * shrink + s;
+        for (int i = 0; i < PER_THREAD; i++) {
+            int c = i * PLAIN + t;
+            if (c >= a.d)
+                break;
+            float x = 0;
+            for (int j = 0; j < count; j++)
+                x = fmaf(p[j], load(v + base + (j0 + j) * a.width + c), x);
+            acc[i] = acc[i] * shrink + x;
+        }
+    }
+    for (int i = 0; i < PER_THREAD; i++)
+        if (i * PLAIN + t < a.d)
+            store(o + at + i * PLAIN + t, sum > 0 ? acc[i] / sum : 0.0f);
+    if (t == 0)
+        lse[(item * a.heads + head) * a.lq + row] = top + logf(sum);
+}
+
+/* delta[n, heads, lq] = sum over d of do * o; warp per row */
+template <typename T> __global__ void k_attention_delta(const T *dout, const T *o, float *delta, AttArg a)
+{
+    int64_t row = (int64_t)blockIdx.x * (PLAIN / 32) + threadIdx.x / 32, item = blockIdx.z, head = blockIdx.y;
+    if (row >= a.lq)
+        return;
+    int64_t at = (item * a.lq + row) * a.width + head * a.d;
+    float s = 0;
+    for (int c = (int)threadIdx.x % 32; c < a.d; c += 32)
+        s += load(dout + at + c) * load(o + at + c);
+    s = warp_sum(s);
+    if (threadIdx.x % 32 == 0)
+        delta[(item * a.heads + head) * a.lq + row] = s;
+}
+
+template <typename T>
+__global__ void k_attention_dq(const T *dout, const T *q, const T *k, const T *v, const float *lse, const float *delta, T *dq, AttArg a)
+{
+    SHARED(float, qr, MOST_D);
+    SHARED(float, dr, MOST_D);
+    SHARED(float, ds, PLAIN);
+    int64_t row = blockIdx.x, item = blockIdx.z, head = blockIdx.y, base = item * a.lk * a.width + head * a.d;
+    int64_t at = (item * a.lq + row) * a.width + head * a.d, stat = (item * a.heads + head) * a.lq + row;
+    int64_t last = a.causal ? min(row + 1, a.lk) : a.lk;
+    int t = (int)threadIdx.x;
+    float acc[PER_THREAD] = {0, 0, 0, 0};
+    row_to_shared(qr, q + at, a.d);
+    row_to_shared(dr, dout + at, a.d);
+    for (int64_t j0 = 0; j0 < last; j0 += PLAIN) {
+        int count = (int)min(last - j0, (int64_t)PLAIN);
+        BARRIER();
+        if (t < count) {
+            int64_t key = base + (j0 + t) * a.width;
+            float p = expf(dot_with(qr, k + key, a.d) * a.scale - lse[stat]);
+            ds[t] = p * (dot_with(dr, v + key, a.d) - delta[stat]);
+        }
+        BARRIER();
+        for (int i = 0; i < PER_THREAD && i * PLAIN + t < a.d; i++)
+            for (int j = 0; j < count; j++)
+                acc[i] = fmaf(ds[j], load(k + base + (j0 + j) * a.width + i * PLAIN + t), acc[i]);
+    }
+    for (int i = 0; i < PER_THREAD; i++)
+        if (i * PLAIN + t < a.d)
+            store(dq + at + i * PLAIN + t, acc[i] * a.scale);
+}
+
+template <typename T>
+__global__ void k_attention_dkv(const T *dout, const T *q, const T *k, const T *v, const float *lse, const float *delta, T *dk, T *dv, AttArg a)
+{
+    SHARED(float, kr, MOST_D);
+    SHARED(float, vr, MOST_D);
+    SHARED(float, ds, PLAIN);
+    SHARED(float, p, PLAIN);
+    int64_t key = blockIdx.x, item = blockIdx.z, head = blockIdx.y, base = item * a.lq * a.width + head * a.d;
+    int64_t at = (item * a.lk + key) * a.width + head * a.d, stat = (item * a.heads + head) * a.lq;
+    int t = (int)threadIdx.x;
+    float gk[PER_THREAD] = {0, 0, 0, 0}, gv[PER_THREAD] = {0, 0, 0, 0};
+    row_to_shared(kr, k + at, a.d);
+    row_to_shared(vr, v + at, a.d);
+    for (int64_t r0 = a.causal ? key : 0; r0 < a.lq; r0 += PLAIN) {
+        int count = (int)min(a.lq - r0, (int64_t)PLAIN);
+        BARRIER();
+        if (t < count) {
+            int64_t row = base + (r0 + t) * a.width;
+            p[t] = expf(dot_with(kr, q + row, a.d) * a.scale - lse[stat + r0 + t]);
+            ds[t] = p[t] * (dot_with(vr, dout + row, a.d) - delta[stat + r0 + t]);
+        }
+        BARRIER();
+        for (int i = 0; i < PER_THREAD && i * PLAIN + t < a.d; i++)
+            for (int j = 0; j < count; j++) {
+                int64_t c = base + (r0 + j) * a.width + i * PLAIN + t;
+                gk[i] = fmaf(ds[j], load(q + c), gk[i]);
+                gv[i] = fmaf(p[j], load(dout + c), gv[i]);
+            }
+    }
+    for (int i = 0; i < PER_THREAD; i++)
+        if (i * PLAIN + t < a.d) {
+            store(dk + at + i * PLAIN + t, gk[i] * a.scale);
+            store(dv + at + i * PLAIN + t, gv[i]);
+        }
+}
+
+dim3 plain_grid(int64_t rows, int heads, int64_t n) { return dim3((unsigned)rows, (unsigned)heads, (unsigned)n); }
+
+template <int DP>
+void launch_flash(const void *q, const void *k, const void *v, void *o, float *lse, int64_t n, AttArg a, void *stream)
+{
+    size_t shared = 4 * BC * (DP + SKEW) * sizeof(bf16);
+    dim3 grid((unsigned)((a.lq + BR - 1) / BR), (unsigned)a.heads, (unsigned)n);
+    allow_shared((const void *)(k_attention<DP>), shared);
+    LAUNCH((k_attention<DP>), grid, THREADS, shared, stream, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, (bf16 *)o, lse, a);
+}
+
+} // namespace
+
+void kernel_attention(int t, const void *q, const void *k, const void *v, void *o, float *lse, int64_t n, int64_t lq, int64_t lk,
+                      int heads, int64_t d, float scale, int causal, void *stream)
+{
+    AttArg a = {lq, lk, heads * d, heads, (int)d, causal, scale};
+    if (t == KERNEL_BF16 && d % 8 == 0 && d <= 160) {
+        if (d <= 32)
+            launch_flash<32>(q, k, v, o, lse, n, a, stream);
+        else if (d <= 48)
+            launch_flash<48>(q, k, v, o, lse, n, a, stream);
+        else if (d <= 64)
+            launch_flash<64>(q, k, v, o, lse, n, a, stream);
+        else if (d <= 80)
+            launch_flash<80>(q, k, v, o, lse, n, a, stream);
+        else if (d <= 128)
+            launch_flash<128>(q, k, v, o, lse, n, a, stream);
+        else
+            launch_flash<160>(q, k, v, o, lse, n, a, stream);
+        return;
+    }
+#define DO(T) \
+    LAUNCH((k_attention_plain<T>), plain_grid(lq, heads, n), PLAIN, 0, stream, (const T *)q, (const T *)k, (const T *)v, (T *)o, lse, a)
+    EACH_TYPE(t, DO);
+#undef DO
+}
+
+size_t kernel_attention_bwd_scratch(int64_t n, int64_t lq, int heads) { return (size_t)(n * lq * heads) * sizeof(float); }
+
+void kernel_attention_bwd(int t, const void *dout, const void *q, const void *k, const void *v, const void *o, const float *lse, void *dq,
+                          void *dk, void *dv, int64_t n, int64_t lq, int64_t lk, int heads, int64_t d, float scale, int causal,
+                          void *scratch, void *stream)
+{
+    AttArg a = {lq, lk, heads * d, heads, (int)d, causal, scale};
+    float *delta = (float *)scratch;
+#define DO(T)                                                                                                                      \
+    do {                                                                                                                           \
+        LAUNCH((k_attention_delta<T>), plain_grid((lq + 3) / 4, heads, n), PLAIN, 0, stream, (const T *)dout, (const T *)o, delta, a);  \
+        LAUNCH((k_attention_dq<T>), plain_grid(lq, heads, n), PLAIN, 0, stream, (const T *)dout, (const T *)q, (const T *)k,  \
+               (const T *)v, lse, delta, (T *)dq, a);                                                                              \
+        LAUNCH((k_attention_dkv<T>), plain_grid(lk, heads, n), PLAIN, 0, stream, (const T *)dout, (const T *)q, (const T *)k, \
+               (const T *)v, lse, delta, (T *)dk, (T *)dv, a);                                                                     \
+    } while (0)
+    EACH_TYPE(t, DO);
+#undef DO
+}

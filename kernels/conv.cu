@@ -1,0 +1,370 @@
+/* Convolution as an implicit GEMM. y[pixel, co] = sum over taps and ci of x[pixel moved by the tap, ci] * w[co, tap, ci]: rows are
+ * output pixels of all items, gathered straight from the image; no row's sum depends on the rows around it. The data gradient is
+ * the same sum over dy with the taps mirrored. bf16 runs on tensor cores (128 x 64 tiles, 32 deep, three stages of cp.async);
+ * f32 on fused multiply-adds. */
+#include "device.h"
+#include "grid.h"
+#include "kernels.h"
+
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* From an output pixel and a tap to a source pixel: (o * mul + base + sign * tap) / div where it divides. */
+struct Gather {
+    int64_t rows;              /* n * oh * ow */
+    int h, w, c, oh, ow, kw, taps, mul, base_y, base_x, sign, div, out;
+};
+
+__device__ __forceinline__ int64_t gather_at(const Gather &g, int n, int oy, int ox, int tap)
+{
+    int y = oy * g.mul + g.base_y + g.sign * (tap / g.kw), x = ox * g.mul + g.base_x + g.sign * (tap % g.kw);
+    if (g.div > 1) {
+        if (y % g.div || x % g.div)
+            return -1;
+        y /= g.div;
+        x /= g.div;
+    }
+    if (y < 0 || y >= g.h || x < 0 || x >= g.w)
+        return -1;
+    return (((int64_t)n * g.h + y) * g.w + x) * g.c;
+}
+
+enum { BM = 128, BN = 64, BK = 32, STAGES = 3, THREADS = 256, LD = BK + 8, PIXEL_LD = BM };
+enum { STAGE_ELEMENTS = (BM + BN) * LD };
+
+/* 16 bytes at element c of a row of `width` elements, or 0 outside; `row` NULL: all outside. PACKED: width is a multiple of 8. */
+template <bool PACKED> __device__ __forceinline__ void load_8(bf16 *shared, const bf16 *row, const bf16 *any, int c, int width)
+{
+    if constexpr (PACKED) {
+        bool inside = row && c < width;
+        copy_async_16(shared, inside ? row + c : any, inside ? 16 : 0);
+    } else {
+        for (int i = 0; i < 8; i++) {
+            bf16 zero = {0};
+            shared[i] = row && c + i < width ? row[c + i] : zero;
+        }
+    }
+}
+
+template <bool PACKED>
+__device__ __forceinline__ void load_stage(bf16 *a, const bf16 *x, const bf16 *w, const Gather &g, const int pixel[2][3], int step, int per_tap)
+{
+    int tap = step / per_tap, c0 = step % per_tap * BK, t = (int)threadIdx.x;
+    bf16 *b = a + BM * LD;
+    for (int i = 0; i < 2; i++) { /* 128 rows of 4 pieces */
+        int r = t / 4 + i * 64;
+        int64_t at = pixel[i][0] >= 0 ? gather_at(g, pixel[i][0], pixel[i][1], pixel[i][2], tap) : -1;
+        load_8<PACKED>(a + r * LD + t % 4 * 8, at >= 0 ? x + at : nullptr, x, c0 + t % 4 * 8, g.c);
+    }
+    int co = (int)blockIdx.y * BN + t / 4;
+    load_8<PACKED>(b + t / 4 * LD + t % 4 * 8, co < g.out ? w + ((int64_t)co * g.taps + tap) * g.c : nullptr, w, c0 + t % 4 * 8, g.c);
+}
+
+template <bool PACKED>
+__global__ void __launch_bounds__(THREADS) k_conv(const bf16 *x, const bf16 *w, const float *bias, const bf16 *res, bf16 *y, Gather g)
+{
+    SHARED_DYNAMIC(bf16, mem);
+    int t = (int)threadIdx.x, lane = t % 32, warp = t / 32, wm = warp % 4 * 32, wn = warp / 4 * 32;
+    int64_t first = (int64_t)blockIdx.x * BM;
+    int pixel[2][3];
+    for (int i = 0; i < 2; i++) {
+        int64_t row = first + t / 4 + i * 64;
+        bool inside = row < g.rows;
+        pixel[i][0] = inside ? (int)(row / ((int64_t)g.oh * g.ow)) : -1;
+        pixel[i][1] = inside ? (int)(row / g.ow % g.oh) : 0;
+        pixel[i][2] = inside ? (int)(row % g.ow) : 0;
+    }
+    int per_tap = (g.c + BK - 1) / BK, steps = g.taps * per_tap;
+    for (int s = 0; s < STAGES - 1; s++) {
+        if (s < steps)
+            load_stage<PACKED>(mem + s * STAGE_ELEMENTS, x, w, g, pixel, s, per_tap);
+        copy_commit();
+    }
+    float acc[2][4][4];
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 4; j++)
+            for (int k = 0; k < 4; k++)
+                acc[i][j][k] = 0;
+    for (int s = 0; s < steps; s++) {
+        copy_wait<STAGES - 2>();
+        BARRIER();
+        int next = s + STAGES - 1;
+        if (next < steps)
+            load_stage<PACKED>(mem + next % STAGES * STAGE_ELEMENTS, x, w, g, pixel, next, per_tap);
+        copy_commit();
+        const bf16 *a = mem + s % STAGES * STAGE_ELEMENTS, *b = a + BM * LD;
+#pragma unroll
+        for (int kk = 0; kk < BK / 16; kk++) {
+            uint32_t fa[2][4], fb[2][4];
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                ldmatrix_x4(fa[i], a + (wm + i * 16 + lane % 16) * LD + kk * 16 + lane / 16 * 8);
+#pragma unroll
+            for (int j = 0; j < 2; j++)
+                ldmatrix_x4(fb[j], b + (wn + j * 16 + lane / 16 * 8 + lane % 8) * LD + kk * 16 + lane / 8 % 2 * 8);
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    mma_16816(acc[i][j], fa[i], fb[j / 2] + j % 2 * 2);
+        }
+    }
+    copy_wait<0>();
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            for (int k = 0; k < 4; k++) {
+                int64_t row = first + wm + i * 16 + lane / 4 + k / 2 * 8;
+                int co = (int)blockIdx.y * BN + wn + j * 8 + lane % 4 * 2 + k % 2;
+                if (row >= g.rows || co >= g.out)
+                    continue;
+                float v = acc[i][j][k] + (bias ? bias[co] : 0.0f);
+                if (res)
+                    v += load(res + row * g.out + co);
+                store(y + row * g.out + co, v);
+            }
+}
+
+/* f32: 32 pixels x 32 channels per block, 16 deep, four results per thread. */
+enum { FM = 32, FN = 32, FK = 16 };
+
+__global__ void k_conv_f32(const float *x, const float *w, const float *bias, const float *res, float *y, Gather g)
+{
+    SHARED(float, a, FK * (FM + 1));
+    SHARED(float, b, FK * (FN + 1));
+    int t = (int)threadIdx.x, tx = t % FN, ty = t / FN * 4;
+    int64_t first = (int64_t)blockIdx.x * FM;
+    float acc[4] = {0, 0, 0, 0};
+    int per_tap = (g.c + FK - 1) / FK;
+    for (int step = 0; step < g.taps * per_tap; step++) {
+        int tap = step / per_tap, c0 = step % per_tap * FK;
+        for (int i = t; i < FM * FK; i += (int)blockDim.x) {
+            int64_t row = first + i / FK;
+            int c = c0 + i % FK;
+            int64_t at = row < g.rows ? gather_at(g, (int)(row / ((int64_t)g.oh * g.ow)), (int)(row / g.ow % g.oh), (int)(row % g.ow), tap) : -1;
+            a[i % FK * (FM + 1) + i / FK] = at >= 0 && c < g.c ? x[at + c] : 0.0f;
+        }
+        for (int i = t; i < FN * FK; i += (int)blockDim.x) {
+            int co = (int)blockIdx.y * FN + i / FK, c = c0 + i % FK;
+            b[i % FK * (FN + 1) + i / FK] = co < g.out && c < g.c ? w[((int64_t)co * g.taps + tap) * g.c + c] : 0.0f;
+        }
+        BARRIER();
+        for (int k = 0; k < FK; k++)
+            for (int i = 0; i < 4; i++)
+                acc[i] = fmaf(a[k * (FM + 1) + ty + i], b[k * (FN + 1) + tx], acc[i]);
+        BARRIER();
+    }
+    int co = (int)blockIdx.y * FN + tx;
+    for (int i = 0; i < 4; i++) {
+        int64_t row = first + ty + i;
+        if (row < g.rows && co < g.out)
+            y[row * g.out + co] = acc[i] + (bias ? bias[co] : 0.0f) + (res ? res[row * g.out + co] : 0.0f);
+    }
+}
+
+template <typename T> __global__ void k_conv_pack(const T *w, T *packed, int64_t co, int64_t ci, int64_t taps, int gradient)
+{
+    for (int64_t i = grid_first(); i < co * ci * taps; i += grid_step()) {
+        int64_t tap = i % taps, c = i / taps % ci, o = i / taps / ci;
+        packed[gradient ? (c * taps + tap) * co + o : (o * taps + tap) * ci + c] = w[i];
+    }
+}
+
+/* ---- weight gradient: dw[co, tap, ci] = sum over pixels of dy[pixel, co] x[pixel moved by tap, ci] ----
+ * Tiles of 64 x 64 of one tap, 32 pixels deep; part[chunk, co, tap, ci] float. */
+
+enum { WM = 64, WN = 64, WK = 32, W_LD = 64 + 8, W_THREADS = 128, W_STAGE = 2 * WK * W_LD };
+
+template <bool PACKED>
+__device__ __forceinline__ void load_pixels(bf16 *a, const bf16 *dy, const bf16 *x, const Gather &g, int64_t pixel, int64_t last, int co0, int ci0, int tap)
+{
+    bf16 *b = a + WK * W_LD;
+    for (int i = (int)threadIdx.x; i < WK * 8; i += W_THREADS) {
+        int64_t row = pixel + i / 8;
+        bool inside = row < last;
+        int64_t at = inside ? gather_at(g, (int)(row / ((int64_t)g.oh * g.ow)), (int)(row / g.ow % g.oh), (int)(row % g.ow), tap) : -1;
+        load_8<PACKED>(a + i / 8 * W_LD + i % 8 * 8, inside ? dy + row * g.out : nullptr, dy, co0 + i % 8 * 8, g.out);
+        load_8<PACKED>(b + i / 8 * W_LD + i % 8 * 8, at >= 0 ? x + at : nullptr, x, ci0 + i % 8 * 8, g.c);
+    }
+}
+
+template <bool PACKED>
+__global__ void __launch_bounds__(W_THREADS) k_conv_bwd_w(const bf16 *dy, const bf16 *x, float *part, int64_t chunk, Gather g)
+{
+    SHARED(bf16, mem, 2 * W_STAGE);
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, wm = warp % 2 * 32, wn = warp / 2 * 32;
+    int across = (g.c + WN - 1) / WN, tap = (int)blockIdx.y / across, ci0 = (int)blockIdx.y % across * WN, co0 = (int)blockIdx.x * WM;
+    int64_t first = (int64_t)blockIdx.z * chunk, last = min(first + chunk, g.rows);
+    int steps = (int)((last - first + WK - 1) / WK);
+    float acc[2][4][4];
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 4; j++)
+            for (int k = 0; k < 4; k++)
+                acc[i][j][k] = 0;
+    load_pixels<PACKED>(mem, dy, x, g, first, last, co0, ci0, tap);
+    copy_commit();
+    for (int s = 0; s < steps; s++) {
+        copy_wait<0>();
+        BARRIER();
+        if (s + 1 < steps)
+            load_pixels<PACKED>(mem + (s + 1) % 2 * W_STAGE, dy, x, g, first + (int64_t)(s + 1) * WK, last, co0, ci0, tap);
+        copy_commit();
+        const bf16 *a = mem + s % 2 * W_STAGE, *b = a + WK * W_LD;
+#pragma unroll
+        for (int kk = 0; kk < WK / 16; kk++) {
+            uint32_t fa[2][4], fb[2][4];
+#pragma unroll
+            for (int i = 0; i < 2; i++) /* a is [pixel][co]: transposed to co x pixel */
+                ldmatrix_x4_trans(fa[i], a + (kk * 16 + lane / 16 * 8 + lane % 8) * W_LD + wm + i * 16 + lane / 8 % 2 * 8);
+#pragma unroll
+            for (int j = 0; j < 2; j++)
+                ldmatrix_x4_trans(fb[j], b + (kk * 16 + lane % 16) * W_LD + wn + j * 16 + lane / 16 * 8);
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    mma_16816(acc[i][j], fa[i], fb[j / 2] + j % 2 * 2);
+        }
+        BARRIER();
+    }
+    copy_wait<0>();
+    float *out = part + (int64_t)blockIdx.z * g.out * g.taps * g.c;
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            for (int k = 0; k < 4; k++) {
+                int co = co0 + wm + i * 16 + lane / 4 + k / 2 * 8, ci = ci0 + wn + j * 8 + lane % 4 * 2 + k % 2;
+                if (co < g.out && ci < g.c)
+                    out[((int64_t)co * g.taps + tap) * g.c + ci] = acc[i][j][k];
+            }
+}
+
+/* f32: thread per (co, tap, ci); pixels of the chunk in order. */
+__global__ void k_conv_bwd_w_f32(const float *dy, const float *x, float *part, int64_t chunk, Gather g)
+{
+    int64_t count = (int64_t)g.out * g.taps * g.c, first = (int64_t)blockIdx.y * chunk, last = min(first + chunk, g.rows);
+    for (int64_t i = grid_first(); i < count; i += grid_step()) {
+        int ci = (int)(i % g.c), tap = (int)(i / g.c % g.taps), co = (int)(i / g.c / g.taps);
+        float s = 0;
+        for (int64_t row = first; row < last; row++) {
+            int64_t at = gather_at(g, (int)(row / ((int64_t)g.oh * g.ow)), (int)(row / g.ow % g.oh), (int)(row % g.ow), tap);
+            if (at >= 0)
+                s = fmaf(dy[row * g.out + co], x[at + ci], s);
+        }
+        part[blockIdx.y * count + i] = s;
+    }
+}
+
+/* dw [co,ci,taps] = sum over chunks of part[chunk,co,taps,ci] */
+template <typename T> __global__ void k_conv_bwd_w_sum(const float *part, T *dw, int64_t chunks, int64_t co, int64_t ci, int64_t taps)
+{
+    int64_t count = co * ci * taps;
+    for (int64_t i = grid_first(); i < count; i += grid_step()) {
+        int64_t tap = i % taps, c = i / taps % ci, o = i / taps / ci;
+        float s = 0;
+        for (int64_t k = 0; k < chunks; k++)
+            s += part[k * count + (o * taps + tap) * ci + c];
+        store(dw + i, s);
+    }
+}
+
+Gather forward_gather(const KernelConv *c)
+{
+    Gather g = {c->n * c->oh * c->ow, (int)c->h, (int)c->w, (int)c->ci, (int)c->oh, (int)c->ow, c->kw, c->kh * c->kw,
+                c->stride, -c->pad_top, -c->pad_left, 1, 1, (int)c->co};
+    return g;
+}
+
+Gather backward_gather(const KernelConv *c)
+{
+    Gather g = {c->n * c->h * c->w, (int)c->oh, (int)c->ow, (int)c->co, (int)c->h, (int)c->w, c->kw, c->kh * c->kw,
+                1, c->pad_top, c->pad_left, -1, c->stride, (int)c->ci};
+    return g;
+}
+
+void run_conv(int t, const void *x, const void *w, const float *bias, const void *res, void *y, Gather g, void *stream)
+{
+    if (t == KERNEL_F32) {
+        dim3 grid((unsigned)ceil_div(g.rows, FM), (unsigned)ceil_div(g.out, FN));
+        LAUNCH(k_conv_f32, grid, FM * FN / 4, 0, stream, (const float *)x, (const float *)w, bias, (const float *)res, (float *)y, g);
+        return;
+    }
+    size_t shared = sizeof(bf16) * STAGES * (int)STAGE_ELEMENTS;
+    dim3 grid((unsigned)ceil_div(g.rows, BM), (unsigned)ceil_div(g.out, BN));
+#define DO(P)                                                                                                                      \
+    do {                                                                                                                           \
+        allow_shared((const void *)(k_conv<P>), shared);                                                                           \
+        LAUNCH((k_conv<P>), grid, THREADS, shared, stream, (const bf16 *)x, (const bf16 *)w, bias, (const bf16 *)res, (bf16 *)y, g); \
+    } while (0)
+    if (g.c % 8 == 0)
+        DO(true);
+    else
+        DO(false);
+#undef DO
+}
+
+/* Pixels summed by one block. Enough chunks to fill a GPU where the weights alone do not. */
+int64_t bwd_w_chunk(const KernelConv *c)
+{
+    int64_t rows = c->n * c->oh * c->ow, tiles = ceil_div(c->co, WM) * ceil_div(c->ci, WN) * c->kh * c->kw;
+    int64_t chunks = ceil_div(512, tiles), most = ceil_div(rows, 256);
+    chunks = chunks < most ? chunks : most;
+    return ceil_div(ceil_div(rows, chunks), WK) * WK;
+}
+
+} // namespace
+
+void kernel_conv_pack(int t, const void *w, void *packed, const KernelConv *c, int gradient, void *stream)
+{
+#define DO(T)                                                                                                                  \
+    LAUNCH((k_conv_pack<T>), grid_for(c->co * c->ci * c->kh * c->kw), GRID_BLOCK, 0, stream, (const T *)w, (T *)packed, c->co, c->ci, \
+           (int64_t)c->kh * c->kw, gradient)
+    if (t == KERNEL_F32)
+        DO(uint32_t);
+    else
+        DO(uint16_t);
+#undef DO
+}
+
+void kernel_conv(int t, const void *x, const void *packed, const float *bias, const void *res, void *y, const KernelConv *c, void *stream)
+{
+    run_conv(t, x, packed, bias, res, y, forward_gather(c), stream);
+}
+
+void kernel_conv_bwd_x(int t, const void *dy, const void *packed, const void *res, void *dx, const KernelConv *c, void *stream)
+{
+    run_conv(t, dy, packed, nullptr, res, dx, backward_gather(c), stream);
+}
+
+size_t kernel_conv_bwd_w_scratch(const KernelConv *c)
+{
+    int64_t chunks = ceil_div(c->n * c->oh * c->ow, bwd_w_chunk(c));
+    return (size_t)(chunks * c->co * c->ci * c->kh * c->kw) * sizeof(float);
+}
+
+void kernel_conv_bwd_w(int t, int tw, const void *dy, const void *x, void *dw, const KernelConv *c, void *scratch, void *stream)
+{
+    Gather g = forward_gather(c);
+    int64_t chunk = bwd_w_chunk(c), chunks = ceil_div(g.rows, chunk), count = c->co * c->ci * g.taps;
+    float *part = (float *)scratch;
+    if (t == KERNEL_F32) {
+        dim3 grid(grid_for(count), (unsigned)chunks);
+        LAUNCH(k_conv_bwd_w_f32, grid, GRID_BLOCK, 0, stream, (const float *)dy, (const float *)x, part, chunk, g);
+    } else {
+        dim3 grid((unsigned)ceil_div(c->co, WM), (unsigned)(ceil_div(c->ci, WN) * g.taps), (unsigned)chunks);
+#define DO(P) LAUNCH((k_conv_bwd_w<P>), grid, W_THREADS, 0, stream, (const bf16 *)dy, (const bf16 *)x, part, chunk, g)
+        if (c->ci % 8 == 0 && c->co % 8 == 0)
+            DO(true);
+        else
+            DO(false);
+#undef DO
+    }
+#define DO(T) LAUNCH((k_conv_bwd_w_sum<T>), grid_for(count), GRID_BLOCK, 0, stream, part, (T *)dw, chunks, c->co, c->ci, (int64_t)g.taps)
+    EACH_TYPE(tw, DO);
+#undef DO
+}

@@ -1,0 +1,116 @@
+/* Launchers of the CUDA kernels: raw device pointers, sizes, a stream (cudaStream_t). They enqueue and return at once; a failed
+ * launch shows in cudaGetLastError. `t` is the dtype T of activations (KERNEL_F32, KERNEL_BF16); parameters P of one dimension,
+ * statistics and scratch are float. Layouts and formulas are those of src/ops/op.h. Buffers of activations are 16-byte aligned.
+ *
+ * Every result is a pure function of the inputs that mathematically reach it: reductions have an order fixed by the shape of one
+ * item; nothing is added atomically. Outputs may be the same buffer as an input where src/ops says so.
+ */
+#ifndef KERNELS_KERNELS_H
+#define KERNELS_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { KERNEL_F32, KERNEL_BF16, KERNEL_F16 /* kernel_cast only */ };
+
+/* ---- act.cu: f is an Act of src/ops/op.h ---- */
+void kernel_act(int t, const void *x, void *y, int64_t n, int f, void *stream);
+void kernel_act_bwd(int t, const void *dy, const void *x, void *dx, int64_t n, int f, void *stream);
+/* x[rows, 2 width] -> y[rows, width] */
+void kernel_geglu(int t, const void *x, void *y, int64_t rows, int64_t width, void *stream);
+void kernel_geglu_bwd(int t, const void *dy, const void *x, void *dx, int64_t rows, int64_t width, void *stream);
+
+/* ---- arith.cu ---- */
+void kernel_add(int t, const void *x, const void *y, void *z, int64_t n, void *stream);
+void kernel_mul(int t, const void *x, const void *y, void *z, int64_t n, void *stream);
+/* y = factor * s[0] * x; s float or NULL */
+void kernel_scale(int t, const void *x, const float *s, float factor, void *y, int64_t n, void *stream);
+/* y[r,c] = x[r,c] + v[r / div % mod, c]; v of type tv */
+void kernel_add_rows(int t, int tv, const void *x, const void *v, void *y, int64_t rows, int64_t c, int64_t div, int64_t mod, void *stream);
+/* out[i, c] = sum over r of x[i, r, c], in order within chunks of rows, then over chunks. scratch: kernel_sum_rows_scratch bytes */
+size_t kernel_sum_rows_scratch(int64_t items, int64_t rows, int64_t c);
+void kernel_sum_rows(int t, int tout, const void *x, void *out, int64_t items, int64_t rows, int64_t c, void *scratch, void *stream);
+/* out[i] = sum over n of x[n, i] */
+void kernel_sum_items(int t, int tout, const void *x, void *out, int64_t items, int64_t count, void *stream);
+/* Rows of `width` elements of `size` bytes (2 or 4): out[r, at + j] = x[r, from + j]; sx, so: elements from row to row. */
+void kernel_copy_rows(int size, const void *x, int64_t sx, int64_t from, void *out, int64_t so, int64_t at, int64_t rows, int64_t width, void *stream);
+void kernel_cast(int from, int to, const void *x, void *y, int64_t n, void *stream);
+/* out[i, c, r] = x[i, r, c]; elements of `size` bytes */
+void kernel_transpose(int size, const void *x, void *out, int64_t items, int64_t rows, int64_t cols, void *stream);
+void kernel_upsample(int size, const void *x, void *y, int64_t n, int64_t h, int64_t w, int64_t oh, int64_t ow, int64_t c, void *stream);
+void kernel_upsample_bwd(int t, const void *dy, void *dx, int64_t n, int64_t h, int64_t w, int64_t oh, int64_t ow, int64_t c, void *stream);
+
+/* ---- norm.cu: groups of c/groups channels over `rows` rows of each item; mean, rstd [items, groups] ---- */
+size_t kernel_group_norm_scratch(int64_t items, int64_t rows, int64_t c);
+void kernel_group_norm(int t, const void *x, const float *gamma, const float *beta, void *y, float *mean, float *rstd, int64_t items,
+                       int64_t rows, int64_t c, int groups, float eps, int silu, void *scratch, void *stream);
+void kernel_group_norm_bwd(int t, const void *dy, const void *x, const float *gamma, const float *beta, const float *mean,
+                           const float *rstd, void *dx, float *dgamma, float *dbeta, int64_t items, int64_t rows, int64_t c,
+                           int groups, int silu, void *scratch, void *stream);
+void kernel_layer_norm(int t, const void *x, const float *gamma, const float *beta, void *y, float *mean, float *rstd, int64_t rows,
+                       int64_t c, float eps, void *stream);
+size_t kernel_layer_norm_bwd_scratch(int64_t rows, int64_t c);
+void kernel_layer_norm_bwd(int t, const void *dy, const void *x, const float *gamma, const float *mean, const float *rstd, void *dx,
+                           float *dgamma, float *dbeta, int64_t rows, int64_t c, void *scratch, void *stream);
+void kernel_l2_norm(int t, const void *x, void *y, float *norm, int64_t rows, int64_t c, void *stream);
+void kernel_l2_norm_bwd(int t, const void *dy, const void *y, const float *norm, void *dx, int64_t rows, int64_t c, void *stream);
+
+/* ---- embed.cu. An id outside the table gives zeros: the host has checked before. ---- */
+void kernel_embed(int size, const int32_t *ids, const void *table, void *y, int64_t n, int64_t vocab, int64_t c, void *stream);
+void kernel_embed_bwd(int t, const void *dy, const int32_t *ids, float *dtable, int64_t n, int64_t vocab, int64_t c, void *stream);
+void kernel_gather_row(int size, const void *x, const int32_t *idx, void *y, int64_t n, int64_t len, int64_t c, void *stream);
+void kernel_gather_row_bwd(int size, const void *dy, const int32_t *idx, void *dx, int64_t n, int64_t len, int64_t c, void *stream);
+void kernel_time_embed(int t, const float *time, void *y, int64_t n, int64_t dim, int flip, float shift, float max_period, void *stream);
+
+/* ---- loss.cu: items of `count` elements ---- */
+size_t kernel_loss_scratch(int64_t items, int64_t count);
+void kernel_pair_loss(int t, int l1, const void *x, const void *y, const float *weight, float *loss, int64_t items, int64_t count,
+                      void *scratch, void *stream);
+void kernel_pair_loss_bwd(int t, int l1, const float *dl, const void *x, const void *y, const float *weight, void *dx, int64_t items,
+                          int64_t count, void *stream);
+/* kind: OpLoss of src/ops/op.h; c [items]; mask [items * count / width] */
+void kernel_pixel_loss(int t, int kind, const void *x, const void *y, const float *weight, const float *c, const float *mask, float *loss,
+                       int64_t items, int64_t count, int64_t width, void *scratch, void *stream);
+void kernel_pixel_loss_bwd(int t, int kind, const float *dl, const void *x, const void *y, const float *weight, const float *c,
+                           const float *mask, void *dx, int64_t items, int64_t count, int64_t width, void *stream);
+void kernel_xent(int t, const void *x, const int32_t *target, float *loss, int64_t rows, int64_t c, void *stream);
+void kernel_xent_bwd(int t, const float *dl, const void *x, const int32_t *target, void *dx, int64_t rows, int64_t c, void *stream);
+/* moments[rows, 2 w] */
+void kernel_gauss_sample(int t, const void *moments, const void *noise, void *z, int64_t rows, int64_t w, void *stream);
+void kernel_gauss_sample_bwd(int t, const void *dz, const void *moments, const void *noise, void *dm, int64_t rows, int64_t w, void *stream);
+void kernel_kl(int t, const void *moments, const float *weight, float *kl, int64_t items, int64_t rows, int64_t w, void *scratch, void *stream);
+void kernel_kl_bwd(int t, const float *dk, const void *moments, const float *weight, void *dm, int64_t items, int64_t rows, int64_t w, void *stream);
+
+/* ---- attention.cu: q, do, dq [n, lq, heads*d], k, v [n, lk, heads*d]; lse [n, heads, lq] ----
+ * bf16 with d a multiple of 8 up to 160 runs on tensor cores (flash attention 2, arXiv:2307.08691); everything else on plain
+ * fused multiply-adds. d <= 512. */
+void kernel_attention(int t, const void *q, const void *k, const void *v, void *o, float *lse, int64_t n, int64_t lq, int64_t lk,
+                      int heads, int64_t d, float scale, int causal, void *stream);
+size_t kernel_attention_bwd_scratch(int64_t n, int64_t lq, int heads);
+void kernel_attention_bwd(int t, const void *dout, const void *q, const void *k, const void *v, const void *o, const float *lse, void *dq,
+                          void *dk, void *dv, int64_t n, int64_t lq, int64_t lk, int heads, int64_t d, float scale, int causal,
+                          void *scratch, void *stream);
+
+/* ---- conv.cu: implicit GEMM over NHWC; the weights of the forward pass and of the data gradient are packed first ---- */
+typedef struct {
+    int64_t n, h, w, ci;    /* x [n,h,w,ci] */
+    int64_t oh, ow, co;     /* y [n,oh,ow,co] */
+    int kh, kw, stride, pad_top, pad_left;
+} KernelConv;
+/* w [co,ci,kh,kw] -> forward [co][kh kw][ci], gradient [ci][kh kw][co]; as many elements as w. */
+void kernel_conv_pack(int t, const void *w, void *packed, const KernelConv *c, int gradient, void *stream);
+/* bias [co] float, res like y; both may be NULL. */
+void kernel_conv(int t, const void *x, const void *packed, const float *bias, const void *res, void *y, const KernelConv *c, void *stream);
+void kernel_conv_bwd_x(int t, const void *dy, const void *packed, const void *res, void *dx, const KernelConv *c, void *stream);
+/* dw [co,ci,kh,kw] of type tw. Pixels are summed in chunks, then over chunks, in order. */
+size_t kernel_conv_bwd_w_scratch(const KernelConv *c);
+void kernel_conv_bwd_w(int t, int tw, const void *dy, const void *x, void *dw, const KernelConv *c, void *scratch, void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

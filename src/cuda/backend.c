@@ -1,0 +1,172 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/internal.h"
+#include "kernels.h"
+
+enum { WORKSPACE = 32 << 20 };
+
+int cuda_check(cudaError_t e, const char *what)
+{
+    return e == cudaSuccess ? 0 : err_set(e == cudaErrorMemoryAllocation ? ERR_NOMEM : ERR_BACKEND, "%s: %s", what, cudaGetErrorString(e));
+}
+
+int cuda_type(const OpCall *c, Dtype t)
+{
+    if (t == DTYPE_F32)
+        return KERNEL_F32;
+    if (t == DTYPE_BF16)
+        return KERNEL_BF16;
+    return err_set(ERR_UNSUPPORTED, "op %s has no CUDA kernel for %s: f32 or bf16", op_name(c->kind), dtype_name(t));
+}
+
+int cuda_launched(const OpCall *c)
+{
+    cudaError_t e = cudaGetLastError();
+    return e == cudaSuccess ? 0 : err_set(ERR_BACKEND, "op %s: launch failed: %s", op_name(c->kind), cudaGetErrorString(e));
+}
+
+void cuda_info(CudaInfo *out)
+{
+    CudaBlas blas;
+    struct cudaDeviceProp prop;
+    memset(out, 0, sizeof *out);
+    cudaError_t e = cudaGetDeviceCount(&out->devices);
+    if (e != cudaSuccess || out->devices < 1) {
+        (void)cudaGetLastError();
+        out->devices = 0;
+        snprintf(out->why, sizeof out->why, "%s", e == cudaSuccess ? "no device" : cudaGetErrorString(e));
+    } else if (cudaGetDeviceProperties(&prop, 0) == cudaSuccess) {
+        snprintf(out->name, sizeof out->name, "%s", prop.name);
+        out->memory = prop.totalGlobalMem;
+        out->major = prop.major;
+        out->minor = prop.minor;
+    }
+    cublasHandle_t h;
+    if (cuda_blas_load(&blas) < 0) {
+        if (!out->why[0])
+            snprintf(out->why, sizeof out->why, "%s", err_message());
+    } else if (out->devices && blas.create(&h) == CUBLAS_STATUS_SUCCESS) {
+        blas.version(h, &out->cublas);
+        blas.destroy(h);
+    }
+    out->nccl = cuda_nccl_version();
+}
+
+static int backend_alloc(Backend *be, void **out, size_t bytes)
+{
+    cudaError_t e = cudaMalloc(out, bytes ? bytes : 64);
+    if (e != cudaErrorMemoryAllocation)
+        return cuda_check(e, "device memory");
+    size_t free = 0, total = 0;
+    (void)cudaGetLastError();
+    (void)cudaMemGetInfo(&free, &total);
+    return err_set(ERR_NOMEM, "device %d: %zu MiB are needed, %zu of %zu MiB are free", cuda_state(be)->device, bytes >> 20, free >> 20,
+                   total >> 20);
+}
+
+static void backend_free(Backend *be, void *p, size_t bytes)
+{
+    (void)bytes;
+    (void)cudaStreamSynchronize(cuda_state(be)->stream);
+    (void)cudaFree(p);
+}
+
+static int backend_sync(Backend *be)
+{
+    return cuda_check(cudaStreamSynchronize(cuda_state(be)->stream), "CUDA");
+}
+
+static int backend_upload(Backend *be, void *dst, const void *src, size_t bytes)
+{
+    if (!bytes)
+        return 0;
+    TRY(cuda_check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, cuda_state(be)->stream), "copy to the device"));
+    return backend_sync(be); /* the host buffer is the caller's again */
+}
+
+static int backend_download(Backend *be, void *dst, const void *src, size_t bytes)
+{
+    if (!bytes)
+        return 0;
+    TRY(cuda_check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, cuda_state(be)->stream), "copy from the device"));
+    return backend_sync(be);
+}
+
+static void backend_destroy_cuda(Backend *be)
+{
+    CudaState *st = be->impl;
+    if (st) {
+        cuda_mirror_free_all(st);
+        if (st->handle)
+            st->blas.destroy(st->handle);
+        if (st->workspace)
+            (void)cudaFree(st->workspace);
+        if (st->stream)
+            (void)cudaStreamDestroy(st->stream);
+        free(st->mirrors);
+    }
+    free(st);
+    free(be);
+}
+
+static int open_device(CudaState *st, int device)
+{
+    int count = 0;
+    if (cudaGetDeviceCount(&count) != cudaSuccess || count < 1) {
+        cudaError_t e = cudaGetLastError();
+        return err_set(ERR_UNSUPPORTED, "no CUDA device: %s", cudaGetErrorString(e));
+    }
+    if (device >= count)
+        return err_set(ERR_UNSUPPORTED, "CUDA device %d does not exist: this node has %d; start at most %d ranks on it, one per GPU", device,
+                       count, count);
+    TRY(cuda_blas_load(&st->blas));
+    TRY(cuda_check(cudaSetDevice(device), "choosing the CUDA device"));
+    TRY(cuda_check(cudaStreamCreateWithFlags(&st->stream, cudaStreamNonBlocking), "CUDA stream"));
+    cublasStatus_t s = st->blas.create(&st->handle);
+    if (s != CUBLAS_STATUS_SUCCESS)
+        return err_set(ERR_BACKEND, "cuBLAS did not start: status %d", (int)s);
+    st->blas.set_stream(st->handle, st->stream);
+    TRY(cuda_check(cudaMalloc(&st->workspace, WORKSPACE), "cuBLAS workspace"));
+    st->blas.set_workspace(st->handle, st->workspace, WORKSPACE);
+    return 0;
+}
+
+int cuda_backend_create(Backend **out, int device)
+{
+    int rc = ERR_NOMEM;
+    Backend *be = calloc(1, sizeof *be);
+    CudaState *st = calloc(1, sizeof *st);
+    if (!be || !st) {
+        free(be);
+        free(st);
+        return err_set(ERR_NOMEM, "out of memory: CUDA backend");
+    }
+    st->device = device;
+    be->name = be->label = "cuda";
+    be->impl = st;
+    be->threads = 1;
+    be->alloc = backend_alloc;
+    be->free = backend_free;
+    be->upload = backend_upload;
+    be->download = backend_download;
+    be->sync = backend_sync;
+    be->destroy = backend_destroy_cuda;
+    be->acquire = cuda_mirror_acquire;
+    be->drop = cuda_mirror_release;
+    TRY_GOTO(open_device(st, device));
+    cuda_act_register(be);
+    cuda_arith_register(be);
+    cuda_norm_register(be);
+    cuda_embed_register(be);
+    cuda_loss_register(be);
+    cuda_attention_register(be);
+    cuda_linear_register(be);
+    cuda_conv_register(be);
+    *out = be;
+    be = NULL;
+done:
+    backend_destroy(be);
+    return rc;
+}

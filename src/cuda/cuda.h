@@ -1,0 +1,26 @@
+/* The CUDA backend: the ops of src/ops on an NVIDIA GPU, by the kernels of kernels/ and cuBLAS.
+ *
+ * One stream per backend; ops are enqueued in order. cuBLAS is loaded at run time. Every matrix product is one call per item with
+ * the shape of that item, so that what cuBLAS chooses, and with it every bit, does not depend on the batch.
+ * Built with nvcc, or against the emulated device of tests/emu.
+ */
+#ifndef CUDA_CUDA_H
+#define CUDA_CUDA_H
+
+#include "ops/backend.h"
+
+/* What this machine has. Never fails: what is missing is said in `why`. */
+typedef struct {
+    int devices;
+    char name[256];          /* of the first device */
+    size_t memory;           /* bytes of the first device */
+    int major, minor;        /* compute capability of the first device */
+    int cublas, nccl;        /* version numbers as the libraries give them; 0: absent */
+    char why[256];           /* why devices is 0, or which library is missing; "" otherwise */
+} CudaInfo;
+void cuda_info(CudaInfo *out);
+
+/* The backend on `device` (0, 1, ...). ERR_UNSUPPORTED where there is no such device or no cuBLAS: the message says which. */
+int cuda_backend_create(Backend **out, int device);
+
+#endif

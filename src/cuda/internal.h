@@ -1,0 +1,58 @@
+#ifndef CUDA_INTERNAL_H
+#define CUDA_INTERNAL_H
+
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+
+#include "cuda/cuda.h"
+
+/* cuBLAS, typed by NVIDIA's own header. */
+typedef struct {
+    __typeof__(&cublasCreate_v2) create;
+    __typeof__(&cublasDestroy_v2) destroy;
+    __typeof__(&cublasSetStream_v2) set_stream;
+    __typeof__(&cublasSetWorkspace_v2) set_workspace;
+    __typeof__(&cublasGetVersion_v2) version;
+    __typeof__(&cublasGemmEx) gemm;
+} CudaBlas;
+
+typedef struct CudaMirror CudaMirror;
+
+typedef struct {
+    int device;
+    cudaStream_t stream;
+    CudaBlas blas;
+    cublasHandle_t handle;
+    void *workspace;
+    CudaMirror *mirrors;
+    int mirror_count, mirror_cap;
+} CudaState; /* Backend.impl */
+
+/* 0, or ERR_BACKEND with "WHAT: message of the runtime". */
+int cuda_check(cudaError_t e, const char *what);
+int cuda_blas_load(CudaBlas *out);
+int cuda_nccl_version(void);
+/* The kernels' name of a dtype, or a negative error. */
+int cuda_type(const OpCall *c, Dtype t);
+/* After a launch. */
+int cuda_launched(const OpCall *c);
+
+int cuda_mirror_acquire(Backend *be, const OpView *host, void **device);
+void cuda_mirror_release(Backend *be, const OpView *host);
+void cuda_mirror_free_all(CudaState *st);
+
+static inline CudaState *cuda_state(Backend *be)
+{
+    return be->impl;
+}
+
+void cuda_act_register(Backend *be);
+void cuda_arith_register(Backend *be);
+void cuda_norm_register(Backend *be);
+void cuda_embed_register(Backend *be);
+void cuda_loss_register(Backend *be);
+void cuda_attention_register(Backend *be);
+void cuda_linear_register(Backend *be);
+void cuda_conv_register(Backend *be);
+
+#endif

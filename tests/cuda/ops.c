@@ -1,0 +1,113 @@
+/* Every CUDA op against the double loops of the CPU backend, from the same case tables. On the emulated device each case runs in
+ * three orders of threads, which must give the same bits; on a GPU it runs once. */
+#include "cpu/act_cases.h"
+#include "cpu/arith_cases.h"
+#include "cpu/attention_cases.h"
+#include "cpu/embed_cases.h"
+#include "cpu/loss_cases.h"
+#include "cpu/norm_cases.h"
+#include "cuda/cuda.h"
+#include "cuda/gemm_cases.h"
+
+#ifdef EMULATED
+void emu_order(int order, uint64_t seed);
+void emu_race_grid(int on);
+enum { ORDERS = 3 };
+#else
+static void emu_order(int order, uint64_t seed)
+{
+    (void)order;
+    (void)seed;
+}
+static void emu_race_grid(int on)
+{
+    (void)on;
+}
+enum { ORDERS = 1 };
+#endif
+
+static Backend *cuda;
+
+static int cuda_start(void **state)
+{
+    (void)state;
+    const char *grid = getenv("EMU_RACE");
+    emu_race_grid(grid && !strcmp(grid, "grid"));
+    if (cuda_backend_create(&cuda, 0) < 0) {
+        fprintf(stderr, "%s\n", err_message());
+        return -1;
+    }
+    return 0;
+}
+
+static int cuda_stop(void **state)
+{
+    (void)state;
+    backend_destroy(cuda);
+    return 0;
+}
+
+static void check_cuda(const Case *cases, size_t n)
+{
+    static const char *const orders[] = {"first to last", "last to first", "shuffled"};
+    Backend *cpu = make_backend(1, CPU_ISA_BASE);
+    for (size_t i = 0; i < n; i++)
+        for (Dtype t = DTYPE_F32; t <= DTYPE_BF16 && !cases[i].cpu_only; t++) {
+            Run got, want, first;
+            double tol = t == DTYPE_F32 ? fmax(cases[i].tol, 2e-5) : fmax(cases[i].tol_bf, 2e-2);
+            run_case(&want, &cases[i], cpu, DTYPE_F64, t, 0, 0);
+            for (int o = 0; o < ORDERS; o++) {
+                emu_order(o, i + 1);
+                run_case(&got, &cases[i], cuda, t, t, 0, 0);
+                compare_values(&cases[i], &got, &want, tol, t == DTYPE_F32 ? "f32" : "bf16");
+                if (o == 0) {
+                    first = got;
+                    continue;
+                }
+                compare_bits(&cases[i], &got, &first, orders[o]);
+                eager_deinit(&got.e);
+            }
+            eager_deinit(&first.e);
+            eager_deinit(&want.e);
+        }
+    emu_order(0, 0);
+    backend_destroy(cpu);
+}
+
+#define FAMILY(name)                                                             \
+    static void test_cuda_##name##__matches_double(void **state)                 \
+    {                                                                            \
+        (void)state;                                                             \
+        check_cuda(name##_cases, sizeof name##_cases / sizeof *name##_cases);    \
+    }                                                                            \
+    static void test_cuda_##name##__same_bits_for_one_item(void **state)         \
+    {                                                                            \
+        (void)state;                                                             \
+        check_items_on(cuda, name##_cases, sizeof name##_cases / sizeof *name##_cases); \
+    }                                                                            \
+    static void test_cuda_##name##__same_bits_in_place(void **state)             \
+    {                                                                            \
+        (void)state;                                                             \
+        check_in_place_on(cuda, name##_cases, sizeof name##_cases / sizeof *name##_cases); \
+    }
+#define TESTS(name)                                          \
+    cmocka_unit_test(test_cuda_##name##__matches_double),    \
+        cmocka_unit_test(test_cuda_##name##__same_bits_for_one_item), cmocka_unit_test(test_cuda_##name##__same_bits_in_place)
+
+FAMILY(act)
+FAMILY(arith)
+FAMILY(attention)
+FAMILY(embed)
+FAMILY(loss)
+FAMILY(norm)
+FAMILY(linear)
+FAMILY(conv)
+FAMILY(flash)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TESTS(act), TESTS(arith), TESTS(attention), TESTS(embed), TESTS(loss), TESTS(norm), TESTS(linear), TESTS(conv), TESTS(flash),
+    };
+    return cmocka_run_group_tests(tests, cuda_start, cuda_stop);
+}

@@ -1,0 +1,310 @@
+/* Stand-in for the CUDA runtime: one device whose memory is the host's, filled with NaN when allocated; copies are checked
+ * against the live allocations and their direction. Work runs at once, or is recorded while a stream is captured. */
+#include "emu.h"
+
+#include "include/cuda_runtime.h"
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <vector>
+
+extern "C" void emu_shared_limit(const void *kernel, size_t bytes);
+
+struct EmuGraph {
+    std::vector<std::function<void()>> work;
+};
+struct EmuGraphExec {
+    std::vector<std::function<void()>> work;
+};
+struct EmuStream {
+    EmuGraph *capture = nullptr;
+};
+struct EmuEvent {
+    std::chrono::steady_clock::time_point at;
+};
+
+static std::map<const char *, size_t> live;
+static size_t used;
+static cudaError_t last_error = cudaSuccess;
+
+static size_t device_bytes()
+{
+    const char *s = getenv("EMU_DEVICE_BYTES");
+    return s ? strtoull(s, nullptr, 10) : static_cast<size_t>(8) << 30;
+}
+
+static int device_count()
+{
+    const char *s = getenv("EMU_DEVICES");
+    return s ? atoi(s) : 1;
+}
+
+static cudaError_t result(cudaError_t e)
+{
+    if (e != cudaSuccess)
+        last_error = e;
+    return e;
+}
+
+/* Whether [p, p+bytes) is inside one live device allocation. */
+static bool on_device(const void *p, size_t bytes)
+{
+    const char *c = static_cast<const char *>(p);
+    auto it = live.upper_bound(c);
+    if (it == live.begin())
+        return false;
+    --it;
+    return c >= it->first && c + bytes <= it->first + it->second;
+}
+
+void emu::enqueue(void *stream, std::function<void()> work)
+{
+    EmuStream *s = static_cast<EmuStream *>(stream);
+    if (s && s->capture)
+        s->capture->work.push_back(std::move(work));
+    else
+        work();
+}
+
+extern "C" {
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = device_count();
+    return result(*count > 0 ? cudaSuccess : cudaErrorNoDevice);
+}
+
+static int device_now;
+
+cudaError_t cudaSetDevice(int device)
+{
+    if (device < 0 || device >= device_count())
+        return result(cudaErrorInvalidDevice);
+    device_now = device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int *device)
+{
+    *device = device_now;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
+{
+    if (device < 0 || device >= device_count())
+        return result(cudaErrorInvalidDevice);
+    memset(prop, 0, sizeof *prop);
+    snprintf(prop->name, sizeof prop->name, "emulated device");
+    prop->totalGlobalMem = device_bytes();
+    prop->major = 8;
+    prop->multiProcessorCount = 4;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
+{
+    *total = device_bytes();
+    *free = *total > used ? *total - used : 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void **p, size_t bytes)
+{
+    if (bytes > device_bytes() - used)
+        return result(cudaErrorMemoryAllocation);
+    size_t size = (bytes + 255) / 256 * 256;
+    void *q = size ? aligned_alloc(256, size) : nullptr;
+    if (size && !q)
+        return result(cudaErrorMemoryAllocation);
+    if (q) {
+        memset(q, 0xff, size);
+        live[static_cast<char *>(q)] = size;
+        used += size;
+    }
+    *p = q;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *p)
+{
+    if (!p)
+        return cudaSuccess;
+    auto it = live.find(static_cast<char *>(p));
+    if (it == live.end())
+        emu::fail({"cudaFree", 0}, "%p is not an allocation of the device", p);
+    used -= it->second;
+    memset(p, 0xff, it->second);
+    live.erase(it);
+    free(p);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void **p, size_t bytes)
+{
+    *p = malloc(bytes ? bytes : 1);
+    return result(*p ? cudaSuccess : cudaErrorMemoryAllocation);
+}
+
+cudaError_t cudaFreeHost(void *p)
+{
+    free(p);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
+{
+    bool to = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+    bool from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (bytes && (on_device(dst, bytes) != to || on_device(src, bytes) != from))
+        emu::fail({"cudaMemcpyAsync", 0}, "%zu bytes from %p to %p: kind %d does not fit the live allocations", bytes, src, dst, kind);
+    emu::enqueue(stream, [=] { memmove(dst, src, bytes); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
+{
+    if (bytes && !on_device(dst, bytes))
+        emu::fail({"cudaMemsetAsync", 0}, "%zu bytes at %p are not one live allocation", bytes, dst);
+    emu::enqueue(stream, [=] { memset(dst, value, bytes); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
+{
+    *stream = new EmuStream();
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    delete stream;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    if (stream && stream->capture)
+        return result(cudaErrorStreamCaptureUnsupported);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
+{
+    if (!stream || stream->capture)
+        return result(cudaErrorInvalidValue);
+    stream->capture = new EmuGraph();
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    if (!stream || !stream->capture)
+        return result(cudaErrorInvalidValue);
+    *graph = stream->capture;
+    stream->capture = nullptr;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
+{
+    *exec = new EmuGraphExec{graph->work};
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+    for (auto &w : exec->work)
+        emu::enqueue(stream, w);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    delete exec;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
+{
+    *event = new EmuEvent();
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t)
+{
+    event->at = std::chrono::steady_clock::now();
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
+{
+    *ms = std::chrono::duration<float, std::milli>(end->at - start->at).count();
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceSynchronize(void) { return cudaSuccess; }
+
+cudaError_t cudaPeekAtLastError(void) { return last_error; }
+
+cudaError_t cudaGetLastError(void)
+{
+    cudaError_t e = last_error;
+    last_error = cudaSuccess;
+    return e;
+}
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    switch (error) {
+    case cudaSuccess: return "no error";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
+    default: return "invalid argument";
+    }
+}
+
+const char *cudaGetErrorName(cudaError_t error) { return cudaGetErrorString(error); }
+
+cudaError_t cudaFuncSetAttribute(const void *func, cudaFuncAttribute attr, int value)
+{
+    if (attr != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > 227 << 10)
+        return result(cudaErrorInvalidValue);
+    emu_shared_limit(func, static_cast<size_t>(value));
+    return cudaSuccess;
+}
+}
