@@ -74,7 +74,7 @@ typedef struct {
     int name;         /* TrainOptimKind */
     float lr, text_encoder_lr, lora_plus, beta1, beta2, eps, weight_decay;
     int schedule;     /* TrainScheduleKind */
-    int32_t warmup, cycles;
+    int32_t schedule_steps, warmup, cycles;
     float power;
     int32_t timescale, decay;
     int decay_shape;  /* TrainDecayShape */

@@ -50,6 +50,7 @@ static const ConfField optim_fields[] = {
     CONF_F32(TrainOptimConf, eps, "1e-8", 0, 1, "added to the root of the second moment"),
     CONF_F32(TrainOptimConf, weight_decay, "0.01", 0, 1, "decoupled weight decay"),
     CONF_ENUM(TrainOptimConf, schedule, "constant", schedule_names, "learning rate after the warm-up; wsd: stays, then decays"),
+    CONF_I32(TrainOptimConf, schedule_steps, "0", 0, 100000000, "steps over which the schedule runs, for a run that ends before it does (0: steps)"),
     CONF_I32(TrainOptimConf, warmup, "0", 0, 1000000, "steps of linear warm-up"),
     CONF_I32(TrainOptimConf, cycles, "1", 1, 10000, "cosine_restarts: number of cycles"),
     CONF_F32(TrainOptimConf, power, "1", 0.01, 100, "polynomial: exponent"),
@@ -110,7 +111,7 @@ int train_optim_check(TrainOptimConf *o, int32_t steps, const char *path)
 
 int train_optim_needs_steps(const TrainOptimConf *o)
 {
-    return o->schedule != TRAIN_SCHEDULE_CONSTANT && o->schedule != TRAIN_SCHEDULE_INVERSE_SQRT;
+    return !o->schedule_steps && o->schedule != TRAIN_SCHEDULE_CONSTANT && o->schedule != TRAIN_SCHEDULE_INVERSE_SQRT;
 }
 
 /* t: share of the steps after the warm-up that are done. */
@@ -146,7 +147,7 @@ static double stable_decay(const TrainOptimConf *o, double s, double n)
 float train_conf_lr_of(const TrainConf *c, double lr, int64_t step)
 {
     const TrainOptimConf *o = &c->optimizer;
-    double s = (double)step, w = (double)o->warmup, n = (double)c->steps, f;
+    double s = (double)step, w = (double)o->warmup, n = (double)(o->schedule_steps ? o->schedule_steps : c->steps), f;
     if (o->name == TRAIN_ADAFACTOR && o->adafactor.relative_step)
         return (float)fmin(o->adafactor.warmup_init ? 1e-6 * (s + 1) : 1e-2, 1 / sqrt(s + 1));
     if (o->name == TRAIN_SCHEDULEFREE)
