@@ -38,7 +38,7 @@ ISA_base   := -DCPU_ISA=base -DCPU_ISA_LEVEL=0
 ISA_avx2   := -DCPU_ISA=avx2 -DCPU_ISA_LEVEL=1 -march=haswell
 ISA_avx512 := -DCPU_ISA=avx512 -DCPU_ISA_LEVEL=2 -march=skylake-avx512 -mprefer-vector-width=512
 
-.PHONY: all clean help check check-unit check-mpi check-cli check-fuzz check-peers asan ubsan lint format bench demo install-deps base
+.PHONY: all clean help check check-emu check-emu-san check-unit check-mpi check-cli check-fuzz check-peers asan ubsan lint format bench demo install-deps base
 all: atelier
 
 help:
@@ -118,6 +118,16 @@ $(EMU)/tests/%: tests/cuda/%.c $(EMU_OBJ) $(BUILD)/libatelier.a
 	$(Q)$(CC) $(CFLAGS) -Wno-conversion -DEMULATED $(SYS_CFLAGS) -Itests -MMD -MP $(LDFLAGS) $(TSAN) -rdynamic $< $(EMU_OBJ) \
 	    $(BUILD)/libatelier.a $(LDLIBS) -lcmocka -lstdc++ -o $@
 
+check-emu: $(EMU)/tests/ops $(EMU)/atelier ## CUDA kernels and whole runs on the emulated device
+	@ATELIER_EMU=$(EMU)/atelier tests/run.sh $(EMU)/tests/ops tests/cuda/emulated.sh
+
+check-emu-san: ## the kernels under ASan and UBSan, then as TSan fibers with blocks in order and with blocks unordered
+	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" build/asan/emu/tests/ops
+	@tests/run.sh build/asan/emu/tests/ops
+	@$(MAKE) --no-print-directory BUILD=build/tsan TSAN=-fsanitize=thread build/tsan/emu/tests/ops
+	@tests/run.sh build/tsan/emu/tests/ops
+	@EMU_RACE=grid tests/run.sh build/tsan/emu/tests/ops
+
 # ---- tests -------------------------------------------------------------------------------------------------------------
 MPI_TESTS  := $(filter $(BUILD)/tests/mpi/%,$(TESTBIN))
 UNIT_TESTS := $(filter-out $(MPI_TESTS),$(TESTBIN))
@@ -129,7 +139,7 @@ FUZZ_SECONDS ?= 3
 check: install-deps ## build and run all tests; the last line counts them
 	@rm -f build/tally; mkdir -p build
 	@export TEST_TALLY=$(CURDIR)/build/tally; rc=0; \
-	for t in atelier check-unit check-mpi check-cli check-fuzz lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
+	for t in atelier check-unit check-mpi check-cli check-emu check-fuzz lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
 	awk '{p += $$1; f += $$2; s += $$3} END {printf "%d passed, %d failed%s\n", p, f, s ? ", " s " skipped" : ""}' build/tally; exit $$rc
 
 check-unit: $(UNIT_TESTS) ## tests of one process

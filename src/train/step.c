@@ -69,7 +69,12 @@ static int micro_batch(TrainStep *p, int64_t position, int64_t *bad)
     TRY(exec_run(t->ex));
     for (int i = 0; i < t->nwrt; i++) {
         const TrainSlot *s = &p->state->slot[i];
-        int64_t here = exact_add(p->sum + s->offset, exec_data(t->ex, t->grad[i]), s->count);
+        const float *grad = exec_data(t->ex, t->grad[i]);
+        if (t->be->acquire) { /* the device's memory is not ours */
+            TRY(exec_read_f32(t->ex, t->grad[i], p->grad + s->offset, s->count));
+            grad = p->grad + s->offset;
+        }
+        int64_t here = exact_add(p->sum + s->offset, grad, s->count);
         if (here && p->bad_slot > i)
             p->bad_slot = i;
         *bad += here;
