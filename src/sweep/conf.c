@@ -70,7 +70,7 @@ static const ConfField fields[] = {
     CONF_STR(SweepConf, spacing, "", "normal, karras, exponential, leading, trailing, linspace; empty: the model's"),
     CONF_F64(SweepConf, guidance, "7.5", 0, 1000, "classifier-free guidance scale; 1 or less: no guidance"),
     CONF_F64(SweepConf, guidance_rescale, "0", 0, 1, "share of the guided result rescaled to the plain one's deviation"),
-    CONF_F64(SweepConf, eta, "0", 0, 1, "noise added by DDIM"),
+    CONF_F64(SweepConf, eta, "-1", -1, 1, "share of fresh noise of DDIM, ancestral and SDE samplers; -1: the sampler's own (DDIM 0, others 1)"),
     CONF_NODE(SweepConf, lora, "", "{path, scale, name} or a list of them, where no axis sets it"),
     CONF_ENUM(SweepConf, prompt_rules, "auto", SWEEP_RULES_NAMES, "whose rules for (weights), long prompts and editing hold; auto: those of seed_compat"),
     CONF_STRS(SweepConf, embeddings, "[]", 0, 1000, "textual inversion files; their names (diffusers: their tokens) stand for them in prompts"),
