@@ -45,6 +45,13 @@ static float *floats(int64_t rows, int64_t count)
     return calloc((size_t)(rows * count) + 1, sizeof(float));
 }
 
+/* started: from a source or a first pass. A1111 never starts at more than 0.999. */
+static void sampler_conf_of(const RenderSetup *s, int started, SamplerConf *conf)
+{
+    *conf = s->sampler;
+    conf->strength = !started ? 1 : conf->rules == SAMPLER_RULES_A1111 && s->strength > 0.999 ? 0.999 : s->strength;
+}
+
 static int loop_init(Loop *l, Render *r, const RenderPass *p, Cond *const *cond, int rows, float *x)
 {
     const RenderSetup *s = p->setup;
@@ -78,7 +85,9 @@ static int loop_init(Loop *l, Render *r, const RenderPass *p, Cond *const *cond,
         ok = ok && (l->extra = floats(l->n, l->area * (1 + l->dim[0]))) != NULL;
     if (!ok)
         return err_set(ERR_NOMEM, "out of memory");
-    return sampler_create(&l->sampler, &s->sampler, (size_t)(l->n * l->count));
+    SamplerConf conf;
+    sampler_conf_of(s, l->source != NULL, &conf);
+    return sampler_create(&l->sampler, &conf, (size_t)(l->n * l->count));
 }
 
 /* CHW noise to the place of item i. */
@@ -166,11 +175,6 @@ static int start_item(Loop *l, Render *r, int i)
     return 0;
 }
 
-static int first_call(const Loop *l)
-{
-    return l->source ? sampler_begin_at(l->sampler, l->p->setup->strength) : 0;
-}
-
 static int loop_start(Loop *l, Render *r)
 {
     const RenderSetup *s = l->p->setup;
@@ -179,12 +183,10 @@ static int loop_start(Loop *l, Render *r)
         memcpy(l->source, l->p->start, all * sizeof *l->source);
     for (int i = 0; i < l->n; i++)
         TRY(start_item(l, r, i));
-    int begin = first_call(l);
-    if (l->source && !(s->mask && s->strength >= 1))
-        return sampler_noise_to(l->sampler, begin, l->x, l->source, l->first, all);
-    double sigma = sampler_init_noise_sigma(l->sampler);
-    for (size_t k = 0; k < all; k++)
-        l->x[k] = (float)(l->first[k] * sigma);
+    int pure = l->source && s->mask && s->strength >= 1 && s->sampler.rules <= SAMPLER_RULES_DIFFUSERS;
+    sampler_start(l->sampler, l->x, l->first, pure ? NULL : l->source, all);
+    if (l->repaint && !l->extra)
+        sampler_inpaint(l->sampler, &(SamplerInpaint){l->repaint, l->source, l->first});
     return 0;
 }
 
@@ -211,13 +213,12 @@ static void fill_input(Loop *l, int step)
 {
     int guided = l->p->setup->guided, half = guided ? l->rows / 2 : 0;
     int64_t c = l->dim[0], row = l->area * l->channels;
-    double scale = sampler_scale_input(l->sampler, step);
+    sampler_input(l->sampler, step, l->noise, l->x, (size_t)(l->n * l->count));
     for (int i = 0; i < l->n; i++) {
         float *to = l->in + (half + i) * row;
-        const float *x = l->x + i * l->count;
+        const float *x = l->noise + i * l->count;
         for (int64_t k = 0; k < l->area; k++) {
-            for (int64_t j = 0; j < c; j++)
-                to[k * l->channels + j] = (float)(x[k * c + j] * scale);
+            memcpy(to + k * l->channels, x + k * c, (size_t)c * sizeof *to);
             if (l->extra)
                 memcpy(to + k * l->channels + c, l->extra + (i * l->area + k) * (1 + c), (size_t)(1 + c) * sizeof *to);
         }
@@ -226,16 +227,6 @@ static void fill_input(Loop *l, int step)
     }
     for (int i = 0; i < l->rows; i++)
         l->t[i] = (float)sampler_timestep(l->sampler, step);
-}
-
-/* Where the mask is black the latents are the source's, noised to the level of the next call. */
-static int keep_source(Loop *l, int step)
-{
-    size_t all = (size_t)(l->n * l->count);
-    TRY(sampler_noise_to(l->sampler, step + 1, l->noise, l->source, l->first, all));
-    for (size_t k = 0; k < all; k++)
-        l->x[k] = (1 - l->repaint[k]) * l->noise[k] + l->repaint[k] * l->x[k];
-    return 0;
 }
 
 static void show(Loop *l, int row, const float *embedding, int *changed)
@@ -280,8 +271,7 @@ static int loop_step(Loop *l, RenderNet *net, int step)
     int noisy = sampler_needs_noise(l->sampler, step);
     if (noisy)
         TRY(loop_noise(l, step));
-    TRY(sampler_step(l->sampler, step, l->x, l->out, noisy ? l->noise : NULL, row * (size_t)l->n));
-    return l->repaint && !l->extra ? keep_source(l, step) : 0;
+    return sampler_step(l->sampler, step, l->x, l->out, noisy ? l->noise : NULL, row * (size_t)l->n);
 }
 
 static int check_finite(const Loop *l)
@@ -299,7 +289,7 @@ static int loop_run(Loop *l, Render *r, const RenderNetSpec *spec)
     const RenderPass *p = l->p;
     RenderNet *net;
     TRY(loop_start(l, r));
-    int n = sampler_count(l->sampler), i = first_call(l);
+    int n = sampler_count(l->sampler), i = sampler_begin(l->sampler);
     if (i < n)
         TRY(render_net_start(r, spec, &net));
     for (int k = 0; i < n; i++, k++) {
@@ -419,8 +409,10 @@ int render_pass_run(Render *r, const RenderPass *p, float *out)
 int render_pass_calls(const RenderSetup *s, int started, int *calls)
 {
     Sampler *sampler;
-    TRY(sampler_create(&sampler, &s->sampler, 1));
-    *calls = sampler_count(sampler) - (started ? sampler_begin_at(sampler, s->strength) : 0);
+    SamplerConf conf;
+    sampler_conf_of(s, started, &conf);
+    TRY(sampler_create(&sampler, &conf, 1));
+    *calls = sampler_count(sampler) - sampler_begin(sampler);
     sampler_destroy(sampler);
     return 0;
 }
