@@ -272,6 +272,9 @@ int sampler_noise_interval(const Sampler *s, int i, double interval[2], double r
     interval[1] = s->level[c->step + 1];
     if (s->c.kind == SAMPLER_DPMPP_SDE && c->part == 0 && interval[1] > 0)
         interval[1] = s->call[i + 1].sigma;
+    if (s->c.kind == SAMPLER_DPMPP_SDE) /* its times went through exp(-(-log sigma)) in float */
+        for (int k = 0; k < 2; k++)
+            interval[k] = interval[k] > 0 ? (double)expf(logf((float)interval[k])) : 0;
     range[0] = s->range[0];
     range[1] = s->range[1];
     return 1;

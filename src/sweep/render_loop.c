@@ -37,6 +37,8 @@ static void loop_deinit(Loop *l)
         free(owned[i]);
     free(l->shown);
     free(l->soft);
+    for (int i = 0; i < l->n && l->stream; i++)
+        render_noise_deinit(&l->stream[i]);
     free(l->stream);
 }
 
@@ -97,20 +99,23 @@ static void put(const Loop *l, float *to, int i, const float *chw)
 }
 
 /* Draw k of the VAE's posterior for item i, in NHWC; NULL where the mean is taken. */
-static const float *latent_noise(Loop *l, int i, int k)
+static int latent_noise(Loop *l, int i, int k, const float **out)
 {
+    *out = NULL;
     if (l->p->setup->encode == RENDER_ENCODE_MEAN)
-        return NULL;
-    render_noise_latent(&l->stream[i], k, l->chw, l->count);
+        return 0;
+    TRY(render_noise_latent(&l->stream[i], k, l->chw, l->count));
     put(l, l->noise, 0, l->chw);
-    return l->noise;
+    *out = l->noise;
+    return 0;
 }
 
 static int read_source(Loop *l, Render *r, int i)
 {
-    const float *moments;
+    const float *moments, *noise;
     TRY(render_source_moments(r, l->p->setup, &l->p->items[i], NULL, &moments));
-    render_moments_latent(r, moments, latent_noise(l, i, 0), l->area, l->source + i * l->count);
+    TRY(latent_noise(l, i, 0, &noise));
+    render_moments_latent(r, moments, noise, l->area, l->source + i * l->count);
     return 0;
 }
 
@@ -128,10 +133,10 @@ static int read_mask(Loop *l, Render *r, int i)
 /* Mask and masked source beside the latents, as inpainting models were trained. */
 static int read_extra(Loop *l, Render *r, int i)
 {
-    const float *moments;
+    const float *moments, *noise;
     int64_t c = l->dim[0];
     TRY(render_source_moments(r, l->p->setup, &l->p->items[i], l->soft, &moments));
-    const float *noise = latent_noise(l, i, 1);
+    TRY(latent_noise(l, i, 1, &noise));
     if (!l->extra)
         return 0;
     float *masked = l->out; /* room for one item's latents */
@@ -158,7 +163,7 @@ static int start_item(Loop *l, Render *r, int i)
     const RenderPass *p = l->p;
     const RenderSetup *s = p->setup;
     int strongest = s->mask && s->strength >= 1; /* pure noise; inpainting models then never look at the source itself */
-    render_noise_init(&l->stream[i], s->seed_compat, &p->items[i], p->pass);
+    render_noise_init(&l->stream[i], s, &p->items[i], p->pass);
     if (s->source && !(strongest && l->extra))
         TRY(read_source(l, r, i));
     if (p->items[i].init_latents && !p->pass) {
@@ -190,8 +195,8 @@ static int loop_start(Loop *l, Render *r)
     return 0;
 }
 
-/* Unit noise of all items for model call i. */
-static int loop_noise(Loop *l, int step)
+/* Unit noise of all items for model call i, or for the churn before it. */
+static int loop_noise(Loop *l, int step, int churn)
 {
     for (int i = 0; i < l->n; i++) {
         const RenderItem *it = &l->p->items[i];
@@ -201,8 +206,10 @@ static int loop_noise(Loop *l, int step)
             if (k >= it->nnoise)
                 return err_set(ERR_RANGE, "item %d: draw %d of the sampler, but only %d were given", i, k, it->nnoise);
             from = it->noise[k];
+        } else if (churn) {
+            TRY(sampler_noise_churn(&l->stream[i].stream, l->sampler, step, l->chw, l->count));
         } else {
-            render_noise_step(&l->stream[i], step, l->chw, l->count);
+            TRY(sampler_noise_step(&l->stream[i].stream, l->sampler, step, l->chw, l->count));
         }
         put(l, l->noise, i, from);
     }
@@ -254,7 +261,7 @@ static int loop_step(Loop *l, RenderNet *net, int step)
 {
     const RenderSetup *s = l->p->setup;
     size_t row = (size_t)l->count;
-    TRY(write_context(l, net, step - first_call(l)));
+    TRY(write_context(l, net, step - sampler_begin(l->sampler)));
     fill_input(l, step);
     TRY(exec_write_f32(net->exec, net->in[0], l->in, l->rows * l->area * l->channels));
     TRY(exec_write_f32(net->exec, net->in[1], l->t, l->rows));
@@ -270,7 +277,7 @@ static int loop_step(Loop *l, RenderNet *net, int step)
     }
     int noisy = sampler_needs_noise(l->sampler, step);
     if (noisy)
-        TRY(loop_noise(l, step));
+        TRY(loop_noise(l, step, 0));
     return sampler_step(l->sampler, step, l->x, l->out, noisy ? l->noise : NULL, row * (size_t)l->n);
 }
 
