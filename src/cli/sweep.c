@@ -19,6 +19,12 @@ static const char usage[] =
     "      - {sampler: euler, steps: 20}\n"
     "      - {sampler: dpmpp_2m, spacing: karras, steps: 12}\n"
     "What can vary: prompt, negative, seed, lora, guidance, guidance_rescale, steps, sampler, spacing, eta, size, clip_skip.\n"
+    "sampler: ddim, ddpm, pndm (PLMS), euler, euler_a, heun, lms, dpm2, dpm2_a, dpmpp_2s, dpmpp_2s_a, dpmpp_2m, dpmpp_sde, dpmpp_2m_sde,\n"
+    "  dpmpp_3m, dpmpp_3m_sde, dpm_2m, unipc (unipc_bh1, unipc_bh2), deis, lcm, tcd; also A1111's, ComfyUI's and diffusers' names\n"
+    "  (DPM++ 2M Karras, dpmpp_2m_sde_gpu, EulerDiscreteScheduler)\n"
+    "spacing: automatic, normal, karras, exponential, polyexponential, sgm_uniform, simple, ddim_uniform, beta, kl_optimal, ays, ays_sdxl,\n"
+    "  lu, leading, trailing, linspace\n"
+    "seed_compat follows a program in noise, first scale, timesteps, schedules, img2img, inpainting and prompt weights at once.\n"
     "SIGTERM, SIGINT and SIGUSR1 stop at once with all finished images saved (exit code 3).\n"
     "--locked refuses to run unless CONFIG.yaml.lock (atelier lock) matches everything that is read.\n"
     "`atelier plan CONFIG.yaml` says what a sweep will need.\n";

@@ -5,13 +5,14 @@
 
 #include "graph/device.h"
 
+const char *const SWEEP_GPU_NAMES[] = {"any", "h100", "a100", "rtx4090", "rtx3090", NULL};
 static const char *const dtypes[] = {"f32", "bf16", NULL};
 
 const char *const SWEEP_RULES_NAMES[] = {"auto", "atelier", "a1111", "a1111-no-norm", "comfyui", "diffusers", NULL};
 
 int sweep_conf_rules(int rules, int seed_compat)
 {
-    return rules > 0 ? rules - 1 : (int)render_seed_rules((RenderSeed)seed_compat);
+    return rules > 0 ? rules - 1 : (int)render_seed_rules((SamplerCompat)seed_compat);
 }
 
 static const ConfField sheet_fields[] = {
@@ -54,7 +55,7 @@ static const ConfField fields[] = {
     CONF_STR(SweepConf, prompt, "", "prompt, where no axis sets it"),
     CONF_STR(SweepConf, negative, "", "negative prompt"),
     CONF_I64(SweepConf, seed, "0", 0, 9223372036854775807.0, "seed"),
-    CONF_ENUM(SweepConf, seed_compat, "atelier", RENDER_SEED_NAMES, "whose noise belongs to a seed"),
+    CONF_ENUM(SweepConf, seed_compat, "atelier", SAMPLER_COMPAT_NAMES, "which program's image a seed gives"),
     CONF_INTS(SweepConf, size, "[]", 8, 16384, "[width, height] in pixels; []: the size the model was trained on"),
     CONF_STR(SweepConf, source, "", "image to start from (img2img, inpainting), resized to the size"),
     CONF_STR(SweepConf, mask, "", "image of the same place: white is made anew, black stays (inpainting)"),
@@ -67,11 +68,20 @@ static const ConfField fields[] = {
     CONF_INTS(SweepConf, seed_size, "[]", 8, 16384, "[width, height] at which the noise is drawn, to keep a composition at another size"),
     CONF_I32(SweepConf, steps, "20", 1, 1000, "denoising steps"),
     CONF_I32(SweepConf, clip_skip, "1", 1, 64, "text encoder layer, counted from the last (2: the one before)"),
-    CONF_STR(SweepConf, sampler, "", "ddim, pndm, euler, euler_a, dpmpp_2m, heun; empty: the model's"),
-    CONF_STR(SweepConf, spacing, "", "normal, karras, exponential, leading, trailing, linspace; empty: the model's"),
+    CONF_STR(SweepConf, sampler, "", "see below; empty: the model's"),
+    CONF_STR(SweepConf, spacing, "", "schedule of noise levels, see below; empty: the model's"),
     CONF_F64(SweepConf, guidance, "7.5", 0, 1000, "classifier-free guidance scale; 1 or less: no guidance"),
     CONF_F64(SweepConf, guidance_rescale, "0", 0, 1, "share of the guided result rescaled to the plain one's deviation"),
-    CONF_F64(SweepConf, eta, "0", 0, 1, "noise added by DDIM"),
+    CONF_F64(SweepConf, rho, "0", 0, 100, "bend of the karras (7) and polyexponential (1) schedules; 0: these"),
+    CONF_F64(SweepConf, sigma_min, "0", 0, 1e6, "lowest sigma of a schedule before its end; 0: the model's"),
+    CONF_F64(SweepConf, sigma_max, "0", 0, 1e6, "highest sigma of a schedule; 0: the model's"),
+    CONF_F64(SweepConf, s_churn, "0", 0, 1e6, "noise added before steps of euler, heun and dpm2 (arXiv:2206.00364, algorithm 2)"),
+    CONF_F64(SweepConf, s_tmin, "0", 0, 1e6, "lowest sigma with s_churn"),
+    CONF_F64(SweepConf, s_tmax, "0", 0, 1e6, "highest sigma with s_churn; 0: no bound"),
+    CONF_F64(SweepConf, s_noise, "1", 0, 10, "factor on the noise that samplers add"),
+    CONF_I64(SweepConf, ensd, "0", -9e18, 9e18, "A1111's eta noise seed delta: later noise comes from seed + ensd; 0: it goes on"),
+    CONF_ENUM(SweepConf, gpu, "any", SWEEP_GPU_NAMES, "GPU whose random numbers are drawn by the seeds of others (differs for large images)"),
+    CONF_F64(SweepConf, eta, "-1", -1, 1, "share of fresh noise of DDIM, ancestral and SDE samplers; -1: the sampler's own (DDIM 0, others 1)"),
     CONF_NODE(SweepConf, lora, "", "{path, scale, name} or a list of them, where no axis sets it"),
     CONF_ENUM(SweepConf, prompt_rules, "auto", SWEEP_RULES_NAMES, "whose rules for (weights), long prompts and editing hold; auto: those of seed_compat"),
     CONF_STRS(SweepConf, embeddings, "[]", 0, 1000, "textual inversion files; their names (diffusers: their tokens) stand for them in prompts"),
@@ -94,6 +104,23 @@ int sweep_conf_read(SweepConf *c, const char *path, const char *const *overrides
     if (c->size.count > 2)
         return err_set(ERR_RANGE, "%s: key 'size': expected [width, height], got %d numbers", path, c->size.count);
     return 0;
+}
+
+void sweep_conf_noise(const SweepConf *c, RenderSetup *s)
+{
+    static const int64_t threads[] = {0, RNG_TORCH_THREADS_H100, RNG_TORCH_THREADS_A100, RNG_TORCH_THREADS_RTX4090, RNG_TORCH_THREADS_RTX3090};
+    SamplerConf *k = &s->sampler;
+    s->ensd = c->ensd;
+    s->gpu_threads = threads[c->gpu];
+    k->rho = c->rho;
+    if (c->sigma_min > 0)
+        k->sigma_min = c->sigma_min;
+    if (c->sigma_max > 0)
+        k->sigma_max = c->sigma_max;
+    k->s_churn = c->s_churn;
+    k->s_tmin = c->s_tmin;
+    k->s_tmax = c->s_tmax;
+    k->s_noise = c->s_noise;
 }
 
 Dtype sweep_conf_dtype(const SweepConf *c)

@@ -22,7 +22,7 @@ typedef struct {
     int64_t keep;
     char *prompt, *negative;
     int64_t seed;
-    int seed_compat;        /* RenderSeed */
+    int seed_compat;        /* SamplerCompat */
     char *vae;              /* folder; "": the model's own */
     char *source, *mask;    /* image files; "": none */
     double strength;
@@ -37,6 +37,9 @@ typedef struct {
     int32_t steps, clip_skip;
     char *sampler, *spacing; /* "": the model's own */
     double guidance, guidance_rescale, eta;
+    double rho, sigma_min, sigma_max, s_churn, s_tmin, s_tmax, s_noise;
+    int64_t ensd;           /* A1111's eta noise seed delta */
+    int gpu;                /* place in {any, h100, a100, rtx4090, rtx3090} */
     ConfNode *lora;
     ConfNode *axes;
     ConfNode *only, *exclude;
@@ -48,6 +51,7 @@ typedef struct {
 } SweepConf;
 
 extern const ConfTable sweep_conf_table;
+extern const char *const SWEEP_GPU_NAMES[]; /* any, h100, a100, rtx4090, rtx3090, NULL */
 
 /* "auto" (what belongs to seed_compat), then PROMPT_RULES_NAMES. */
 extern const char *const SWEEP_RULES_NAMES[];
@@ -56,6 +60,8 @@ int sweep_conf_rules(int rules, int seed_compat);
 
 /* Reads, overrides and checks. config_deinit(&sweep_conf_table, c) in every case. */
 int sweep_conf_read(SweepConf *c, const char *path, const char *const *overrides, int count);
+/* Noise and sigma keys of the sampler into a setup. */
+void sweep_conf_noise(const SweepConf *c, RenderSetup *s);
 Dtype sweep_conf_dtype(const SweepConf *c);
 void sweep_conf_render(const SweepConf *c, RenderConf *out);
 /* YAML of all keys that decide what the images are; batch, threads, output and the like are at their defaults. *text: free(). */

@@ -13,7 +13,7 @@ void foreign_init(Foreign *f)
 {
     memset(f, 0, sizeof *f);
     str_init(&f->lost);
-    f->seed_compat = RENDER_SEED_NAMES[0];
+    f->seed_compat = SAMPLER_COMPAT_NAMES[0];
     f->clip_skip = 1;
     f->guidance = -1;
     f->strength = -1;
@@ -143,9 +143,9 @@ void foreign_set_seed_compat(Foreign *f, const char *wanted)
                                              {"diffusers-cpu-fp16", "diffusers-cpu"}, {"diffusers-cuda", "a1111-gpu"}};
     const char *use = wanted;
     for (int pass = 0; pass < 2; pass++) {
-        for (int i = 0; RENDER_SEED_NAMES[i]; i++)
-            if (strcmp(RENDER_SEED_NAMES[i], use) == 0) {
-                f->seed_compat = RENDER_SEED_NAMES[i];
+        for (int i = 0; SAMPLER_COMPAT_NAMES[i]; i++)
+            if (strcmp(SAMPLER_COMPAT_NAMES[i], use) == 0) {
+                f->seed_compat = SAMPLER_COMPAT_NAMES[i];
                 if (pass)
                     foreign_lost(f, "noise as '%s' makes it is not available; '%s' is near", wanted, use);
                 return;

@@ -390,7 +390,7 @@ static void label_field(const SweepValue *v, SweepField f, StrBuf *out)
     case SWEEP_VARIATION_SEED: str_add_format(out, "variation %lld", (long long)v->variation_seed); break;
     case SWEEP_VARIATION_STRENGTH: str_add_format(out, "variation of %g", v->variation_strength); break;
     case SWEEP_SEED_SIZE: str_add_format(out, "noise of %dx%d", v->seed_width, v->seed_height); break;
-    case SWEEP_SEED_COMPAT: str_add(out, RENDER_SEED_NAMES[v->seed_compat]); break;
+    case SWEEP_SEED_COMPAT: str_add(out, SAMPLER_COMPAT_NAMES[v->seed_compat]); break;
     case SWEEP_PROMPT_RULES: str_add_format(out, "prompts as %s", SWEEP_RULES_NAMES[v->rules]); break;
     case SWEEP_FIELDS: break;
     }
@@ -437,7 +437,9 @@ int sweep_item_setup(const SweepItem *it, const SweepConf *c, const Render *r, R
     s->sampler.eta = it->eta;
     s->clip_skip = it->clip_skip;
     s->guided = it->guidance > 1;
-    s->seed_compat = (RenderSeed)it->seed_compat;
+    s->seed_compat = (SamplerCompat)it->seed_compat;
+    s->sampler.rules = sampler_compat_rules(s->seed_compat);
+    sweep_conf_noise(c, s);
     s->rules = (PromptRules)it->rules;
     s->source = it->source[0] != 0;
     s->mask = it->mask[0] != 0;

@@ -56,7 +56,7 @@ typedef struct {
     double eta, guidance, rescale, strength, variation_strength;
     int64_t seed, variation_seed;
     int seed_width, seed_height; /* 0: the image's */
-    int seed_compat, rules;      /* RenderSeed; place in SWEEP_RULES_NAMES */
+    int seed_compat, rules;      /* SamplerCompat; place in SWEEP_RULES_NAMES */
 } SweepValue;
 
 /* Prompt templates as the values of an axis: value k is an expansion of the template that k falls on. */
@@ -105,7 +105,7 @@ typedef struct {
     double eta, guidance, rescale, strength, variation_strength;
     int64_t seed, variation_seed;
     int seed_width, seed_height;
-    int seed_compat;     /* RenderSeed */
+    int seed_compat;     /* SamplerCompat */
     int rules;           /* PromptRules of this item */
     char *own[2];        /* prompt and negative prompt where sweep_item_load made new texts, else NULL */
     const char *typed, *typed_negative; /* as in the configuration: templates, where those are */

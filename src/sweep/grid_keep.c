@@ -193,7 +193,7 @@ static int get_value(void *ctx, int id, int k, ExprValue *out)
     case SWEEP_NEGATIVE: return prompt_value(l, (SweepField)id, out);
     case SWEEP_SAMPLER: return set_text(out, it->sampler);
     case SWEEP_SPACING: return set_text(out, it->spacing);
-    case SWEEP_SEED_COMPAT: return set_text(out, RENDER_SEED_NAMES[it->seed_compat]);
+    case SWEEP_SEED_COMPAT: return set_text(out, SAMPLER_COMPAT_NAMES[it->seed_compat]);
     case SWEEP_PROMPT_RULES: return set_text(out, PROMPT_RULES_NAMES[it->rules]);
     case SWEEP_HIRES: set_number(out, it->hires.upscale ? it->hires.scale : 0); return 1;
     case SWEEP_CLIP_SKIP: set_integer(out, it->clip_skip); return 1;

@@ -20,7 +20,8 @@ int sweep_pixels_hash(char hex[HASH_HEX_SIZE], const IoImage *img)
 int sweep_record_make(SweepRecord *rec, Render *r, const SweepConf *c, const SweepItem *it, const RenderSetup *s,
                       const char pixels_sha256[HASH_HEX_SIZE])
 {
-    *rec = (SweepRecord){.version = ATELIER_VERSION,
+    *rec = (SweepRecord){.conf = c,
+                         .version = ATELIER_VERSION,
                          .commit = version_commit(),
                          .backend = render_backend(r),
                          .dtype = dtype_name(sweep_conf_dtype(c)),
@@ -28,7 +29,7 @@ int sweep_record_make(SweepRecord *rec, Render *r, const SweepConf *c, const Swe
                          .variant = c->variant,
                          .prompt = it->prompt,
                          .negative = it->negative,
-                         .seed_compat = RENDER_SEED_NAMES[s->seed_compat],
+                         .seed_compat = SAMPLER_COMPAT_NAMES[s->seed_compat],
                          .rules = PROMPT_RULES_NAMES[s->rules],
                          .typed = it->typed && strcmp(it->typed, it->prompt) != 0 ? it->typed : NULL,
                          .typed_negative = it->typed_negative && strcmp(it->typed_negative, it->negative) != 0 ? it->typed_negative : NULL,
@@ -74,6 +75,23 @@ static void add_number(StrBuf *b, const char *key, double value)
     str_add_number(b, value, 0);
 }
 
+/* Keys of the configuration that shape noise and sigmas, where they are not the defaults. */
+static void add_noise(StrBuf *b, const SweepConf *c)
+{
+    const struct {
+        const char *key;
+        double value, usual;
+    } number[] = {{"rho", c->rho, 0},       {"sigma_min", c->sigma_min, 0}, {"sigma_max", c->sigma_max, 0}, {"s_churn", c->s_churn, 0},
+                  {"s_tmin", c->s_tmin, 0}, {"s_tmax", c->s_tmax, 0},       {"s_noise", c->s_noise, 1}};
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++)
+        if (number[i].value < number[i].usual || number[i].value > number[i].usual)
+            add_number(b, number[i].key, number[i].value);
+    if (c->ensd)
+        add_int(b, "ensd", c->ensd);
+    if (c->gpu)
+        add_text(b, "gpu", SWEEP_GPU_NAMES[c->gpu]);
+}
+
 void sweep_record_json(const SweepRecord *rec, StrBuf *b)
 {
     str_add_char(b, '{');
@@ -103,6 +121,8 @@ void sweep_record_json(const SweepRecord *rec, StrBuf *b)
     add_text(b, "sampler_used", rec->sampler_used);
     add_text(b, "spacing_used", rec->spacing_used);
     add_number(b, "eta", rec->eta);
+    if (rec->conf)
+        add_noise(b, rec->conf);
     add_number(b, "guidance", rec->guidance);
     add_number(b, "guidance_rescale", rec->guidance_rescale);
     add_int(b, "clip_skip", rec->clip_skip);
@@ -137,7 +157,7 @@ static int fill_infotext(Infotext *t, const SweepRecord *rec)
     if (rec->clip_skip > 1)
         TRY(infotext_addf(t, "Clip skip", "%d", rec->clip_skip));
     if (strcmp(rec->seed_compat, "a1111-gpu") != 0)
-        TRY(infotext_add(t, "RNG", strcmp(rec->seed_compat, "diffusers-cpu") == 0 ? "CPU" : "Atelier"));
+        TRY(infotext_add(t, "RNG", strcmp(rec->seed_compat, "atelier") == 0 ? "Atelier" : "CPU"));
     if (rec->nlora) {
         StrBuf b;
         str_init(&b);

@@ -7,6 +7,7 @@
 #include "sweep/grid.h"
 
 typedef struct {
+    const SweepConf *conf;   /* that it was rendered by; NULL when read back. Borrowed */
     const char *version, *commit, *backend, *dtype;
     const char *model, *variant, *model_hash;       /* variant "" when none was asked for */
     const char *prompt, *negative, *seed_compat;

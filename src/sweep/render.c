@@ -12,14 +12,15 @@
 #include "sweep/render_impl.h"
 #include "text/clip_bpe.h"
 
-const char *const RENDER_SEED_NAMES[RENDER_SEED_COUNT + 1] = {"atelier", "diffusers-cpu", "a1111-gpu", NULL};
 const char *const RENDER_UPSCALE_NAMES[RENDER_UPSCALE_COUNT + 1] = {"off", "latent-nearest", "latent-bilinear", "latent-bicubic", "lanczos", NULL};
 const char *const RENDER_FILL_NAMES[RENDER_FILL_COUNT + 1] = {"original", "noise", "zero", NULL};
 const char *const RENDER_ENCODE_NAMES[RENDER_ENCODE_COUNT + 1] = {"sample", "mean", NULL};
 
-PromptRules render_seed_rules(RenderSeed s)
+PromptRules render_seed_rules(SamplerCompat s)
 {
-    return s == RENDER_SEED_DIFFUSERS_CPU ? PROMPT_DIFFUSERS : s == RENDER_SEED_A1111_GPU ? PROMPT_A1111 : PROMPT_ATELIER;
+    static const PromptRules rules[] = {[SAMPLER_RULES_ATELIER] = PROMPT_ATELIER, [SAMPLER_RULES_DIFFUSERS] = PROMPT_DIFFUSERS,
+                                        [SAMPLER_RULES_COMFY] = PROMPT_COMFYUI, [SAMPLER_RULES_A1111] = PROMPT_A1111};
+    return rules[sampler_compat_rules(s)];
 }
 
 static int check_model(const Render *r, const char *model)

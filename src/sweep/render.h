@@ -11,19 +11,13 @@
 #include "io/image.h"
 #include "ops/backend.h"
 #include "models/pipeline.h"
-#include "sampler/solver.h"
+#include "sampler/noise.h"
 #include "text/prompt.h"
 
 enum { RENDER_MAX_LORA = 8 };
 
-/* Where noise comes from.
- * ATELIER: Philox streams keyed by (seed, purpose, step), the same numbers for the same seed in every item and on every machine.
- * DIFFUSERS_CPU: torch.Generator("cpu").manual_seed(seed), f32; one generator per image, which goes on for ancestral noise.
- * A1111_GPU: torch's CUDA generator, one per image (A1111's "GPU" and "NV" sources). */
-typedef enum { RENDER_SEED_ATELIER, RENDER_SEED_DIFFUSERS_CPU, RENDER_SEED_A1111_GPU, RENDER_SEED_COUNT } RenderSeed;
-extern const char *const RENDER_SEED_NAMES[RENDER_SEED_COUNT + 1]; /* ends with NULL */
 /* The prompt rules of the same program. */
-PromptRules render_seed_rules(RenderSeed s);
+PromptRules render_seed_rules(SamplerCompat s);
 
 typedef struct {
     const char *model;    /* diffusers folder */
@@ -91,7 +85,8 @@ typedef struct {
     int clip_skip;        /* 1: last layer */
     PromptRules rules;    /* what brackets in prompts mean */
     int guided;           /* 0: one network row per item, guidance and negative prompt unused */
-    RenderSeed seed_compat;
+    SamplerCompat seed_compat; /* sampler.rules and `rules` follow it */
+    int64_t ensd, gpu_threads; /* see SamplerNoiseConf */
     SamplerConf sampler;
     RenderLora lora[RENDER_MAX_LORA]; /* paths borrowed; every file at most once */
     int nlora;
@@ -104,6 +99,7 @@ typedef struct {
     const char *source, *mask; /* image files, where the setup says so; resized to the setup's size (Lanczos) */
     uint64_t variation_seed;
     double variation_strength; /* 0: none; share of the variation seed's noise in the initial noise (slerp) */
+    int batch_index, batch_size; /* place in a batch of ComfyUI's that drew its noise as a whole; size 0: alone */
     int seed_width, seed_height; /* size the initial noise is drawn at, centred in the image's; 0: the image's */
     /* In place of drawn noise (reference data): [C,h,w] unit noise before init_noise_sigma; noise[k], k < nnoise: the k-th draw of
      * the sampler. NULL: drawn. */

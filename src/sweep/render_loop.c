@@ -37,12 +37,21 @@ static void loop_deinit(Loop *l)
         free(owned[i]);
     free(l->shown);
     free(l->soft);
+    for (int i = 0; i < l->n && l->stream; i++)
+        render_noise_deinit(&l->stream[i]);
     free(l->stream);
 }
 
 static float *floats(int64_t rows, int64_t count)
 {
     return calloc((size_t)(rows * count) + 1, sizeof(float));
+}
+
+/* started: from a source or a first pass. A1111 never starts at more than 0.999. */
+static void sampler_conf_of(const RenderSetup *s, int started, SamplerConf *conf)
+{
+    *conf = s->sampler;
+    conf->strength = !started ? 1 : conf->rules == SAMPLER_RULES_A1111 && s->strength > 0.999 ? 0.999 : s->strength;
 }
 
 static int loop_init(Loop *l, Render *r, const RenderPass *p, Cond *const *cond, int rows, float *x)
@@ -78,7 +87,9 @@ static int loop_init(Loop *l, Render *r, const RenderPass *p, Cond *const *cond,
         ok = ok && (l->extra = floats(l->n, l->area * (1 + l->dim[0]))) != NULL;
     if (!ok)
         return err_set(ERR_NOMEM, "out of memory");
-    return sampler_create(&l->sampler, &s->sampler, (size_t)(l->n * l->count));
+    SamplerConf conf;
+    sampler_conf_of(s, l->source != NULL, &conf);
+    return sampler_create(&l->sampler, &conf, (size_t)(l->n * l->count));
 }
 
 /* CHW noise to the place of item i. */
@@ -88,20 +99,23 @@ static void put(const Loop *l, float *to, int i, const float *chw)
 }
 
 /* Draw k of the VAE's posterior for item i, in NHWC; NULL where the mean is taken. */
-static const float *latent_noise(Loop *l, int i, int k)
+static int latent_noise(Loop *l, int i, int k, const float **out)
 {
+    *out = NULL;
     if (l->p->setup->encode == RENDER_ENCODE_MEAN)
-        return NULL;
-    render_noise_latent(&l->stream[i], k, l->chw, l->count);
+        return 0;
+    TRY(render_noise_latent(&l->stream[i], k, l->chw, l->count));
     put(l, l->noise, 0, l->chw);
-    return l->noise;
+    *out = l->noise;
+    return 0;
 }
 
 static int read_source(Loop *l, Render *r, int i)
 {
-    const float *moments;
+    const float *moments, *noise;
     TRY(render_source_moments(r, l->p->setup, &l->p->items[i], NULL, &moments));
-    render_moments_latent(r, moments, latent_noise(l, i, 0), l->area, l->source + i * l->count);
+    TRY(latent_noise(l, i, 0, &noise));
+    render_moments_latent(r, moments, noise, l->area, l->source + i * l->count);
     return 0;
 }
 
@@ -119,10 +133,10 @@ static int read_mask(Loop *l, Render *r, int i)
 /* Mask and masked source beside the latents, as inpainting models were trained. */
 static int read_extra(Loop *l, Render *r, int i)
 {
-    const float *moments;
+    const float *moments, *noise;
     int64_t c = l->dim[0];
     TRY(render_source_moments(r, l->p->setup, &l->p->items[i], l->soft, &moments));
-    const float *noise = latent_noise(l, i, 1);
+    TRY(latent_noise(l, i, 1, &noise));
     if (!l->extra)
         return 0;
     float *masked = l->out; /* room for one item's latents */
@@ -149,7 +163,7 @@ static int start_item(Loop *l, Render *r, int i)
     const RenderPass *p = l->p;
     const RenderSetup *s = p->setup;
     int strongest = s->mask && s->strength >= 1; /* pure noise; inpainting models then never look at the source itself */
-    render_noise_init(&l->stream[i], s->seed_compat, &p->items[i], p->pass);
+    render_noise_init(&l->stream[i], s, &p->items[i], p->pass);
     if (s->source && !(strongest && l->extra))
         TRY(read_source(l, r, i));
     if (p->items[i].init_latents && !p->pass) {
@@ -166,11 +180,6 @@ static int start_item(Loop *l, Render *r, int i)
     return 0;
 }
 
-static int first_call(const Loop *l)
-{
-    return l->source ? sampler_begin_at(l->sampler, l->p->setup->strength) : 0;
-}
-
 static int loop_start(Loop *l, Render *r)
 {
     const RenderSetup *s = l->p->setup;
@@ -179,17 +188,15 @@ static int loop_start(Loop *l, Render *r)
         memcpy(l->source, l->p->start, all * sizeof *l->source);
     for (int i = 0; i < l->n; i++)
         TRY(start_item(l, r, i));
-    int begin = first_call(l);
-    if (l->source && !(s->mask && s->strength >= 1))
-        return sampler_noise_to(l->sampler, begin, l->x, l->source, l->first, all);
-    double sigma = sampler_init_noise_sigma(l->sampler);
-    for (size_t k = 0; k < all; k++)
-        l->x[k] = (float)(l->first[k] * sigma);
+    int pure = l->source && s->mask && s->strength >= 1 && s->sampler.rules <= SAMPLER_RULES_DIFFUSERS;
+    sampler_start(l->sampler, l->x, l->first, pure ? NULL : l->source, all);
+    if (l->repaint && !l->extra)
+        sampler_inpaint(l->sampler, &(SamplerInpaint){l->repaint, l->source, l->first});
     return 0;
 }
 
-/* Unit noise of all items for model call i. */
-static int loop_noise(Loop *l, int step)
+/* Unit noise of all items for model call i, or for the churn before it. */
+static int loop_noise(Loop *l, int step, int churn)
 {
     for (int i = 0; i < l->n; i++) {
         const RenderItem *it = &l->p->items[i];
@@ -199,8 +206,10 @@ static int loop_noise(Loop *l, int step)
             if (k >= it->nnoise)
                 return err_set(ERR_RANGE, "item %d: draw %d of the sampler, but only %d were given", i, k, it->nnoise);
             from = it->noise[k];
+        } else if (churn) {
+            TRY(sampler_noise_churn(&l->stream[i].stream, l->sampler, step, l->chw, l->count));
         } else {
-            render_noise_step(&l->stream[i], step, l->chw, l->count);
+            TRY(sampler_noise_step(&l->stream[i].stream, l->sampler, step, l->chw, l->count));
         }
         put(l, l->noise, i, from);
     }
@@ -211,13 +220,12 @@ static void fill_input(Loop *l, int step)
 {
     int guided = l->p->setup->guided, half = guided ? l->rows / 2 : 0;
     int64_t c = l->dim[0], row = l->area * l->channels;
-    double scale = sampler_scale_input(l->sampler, step);
+    sampler_input(l->sampler, step, l->noise, l->x, (size_t)(l->n * l->count));
     for (int i = 0; i < l->n; i++) {
         float *to = l->in + (half + i) * row;
-        const float *x = l->x + i * l->count;
+        const float *x = l->noise + i * l->count;
         for (int64_t k = 0; k < l->area; k++) {
-            for (int64_t j = 0; j < c; j++)
-                to[k * l->channels + j] = (float)(x[k * c + j] * scale);
+            memcpy(to + k * l->channels, x + k * c, (size_t)c * sizeof *to);
             if (l->extra)
                 memcpy(to + k * l->channels + c, l->extra + (i * l->area + k) * (1 + c), (size_t)(1 + c) * sizeof *to);
         }
@@ -226,16 +234,6 @@ static void fill_input(Loop *l, int step)
     }
     for (int i = 0; i < l->rows; i++)
         l->t[i] = (float)sampler_timestep(l->sampler, step);
-}
-
-/* Where the mask is black the latents are the source's, noised to the level of the next call. */
-static int keep_source(Loop *l, int step)
-{
-    size_t all = (size_t)(l->n * l->count);
-    TRY(sampler_noise_to(l->sampler, step + 1, l->noise, l->source, l->first, all));
-    for (size_t k = 0; k < all; k++)
-        l->x[k] = (1 - l->repaint[k]) * l->noise[k] + l->repaint[k] * l->x[k];
-    return 0;
 }
 
 static void show(Loop *l, int row, const float *embedding, int *changed)
@@ -263,7 +261,7 @@ static int loop_step(Loop *l, RenderNet *net, int step)
 {
     const RenderSetup *s = l->p->setup;
     size_t row = (size_t)l->count;
-    TRY(write_context(l, net, step - first_call(l)));
+    TRY(write_context(l, net, step - sampler_begin(l->sampler)));
     fill_input(l, step);
     TRY(exec_write_f32(net->exec, net->in[0], l->in, l->rows * l->area * l->channels));
     TRY(exec_write_f32(net->exec, net->in[1], l->t, l->rows));
@@ -279,9 +277,8 @@ static int loop_step(Loop *l, RenderNet *net, int step)
     }
     int noisy = sampler_needs_noise(l->sampler, step);
     if (noisy)
-        TRY(loop_noise(l, step));
-    TRY(sampler_step(l->sampler, step, l->x, l->out, noisy ? l->noise : NULL, row * (size_t)l->n));
-    return l->repaint && !l->extra ? keep_source(l, step) : 0;
+        TRY(loop_noise(l, step, 0));
+    return sampler_step(l->sampler, step, l->x, l->out, noisy ? l->noise : NULL, row * (size_t)l->n);
 }
 
 static int check_finite(const Loop *l)
@@ -299,7 +296,7 @@ static int loop_run(Loop *l, Render *r, const RenderNetSpec *spec)
     const RenderPass *p = l->p;
     RenderNet *net;
     TRY(loop_start(l, r));
-    int n = sampler_count(l->sampler), i = first_call(l);
+    int n = sampler_count(l->sampler), i = sampler_begin(l->sampler);
     if (i < n)
         TRY(render_net_start(r, spec, &net));
     for (int k = 0; i < n; i++, k++) {
@@ -419,8 +416,10 @@ int render_pass_run(Render *r, const RenderPass *p, float *out)
 int render_pass_calls(const RenderSetup *s, int started, int *calls)
 {
     Sampler *sampler;
-    TRY(sampler_create(&sampler, &s->sampler, 1));
-    *calls = sampler_count(sampler) - (started ? sampler_begin_at(sampler, s->strength) : 0);
+    SamplerConf conf;
+    sampler_conf_of(s, started, &conf);
+    TRY(sampler_create(&sampler, &conf, 1));
+    *calls = sampler_count(sampler) - sampler_begin(sampler);
     sampler_destroy(sampler);
     return 0;
 }

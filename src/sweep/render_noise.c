@@ -4,35 +4,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-void render_noise_init(RenderNoise *z, RenderSeed kind, const RenderItem *item, int pass)
+void render_noise_init(RenderNoise *z, const RenderSetup *s, const RenderItem *item, int pass)
 {
-    z->kind = kind;
     z->item = item;
-    z->pass = pass;
     z->draws = 0;
-    if (kind == RENDER_SEED_DIFFUSERS_CPU)
-        rng_torch_init(&z->cpu, item->seed);
-    else if (kind == RENDER_SEED_A1111_GPU)
-        rng_torch_cuda_init(&z->gpu, item->seed, 0);
+    sampler_noise_init(&z->stream, &(SamplerNoiseConf){.compat = s->seed_compat,
+                                                       .seed = item->seed,
+                                                       .pass = pass,
+                                                       .ensd = s->ensd,
+                                                       .gpu_threads = s->gpu_threads,
+                                                       .batch_index = item->batch_index,
+                                                       .batch_size = item->batch_size});
 }
 
-static void draw(RenderNoise *z, RngPurpose purpose, int step, float *out, int64_t n)
+void render_noise_deinit(RenderNoise *z)
 {
-    if (z->kind == RENDER_SEED_DIFFUSERS_CPU)
-        rng_torch_normal_f32(&z->cpu, out, n);
-    else if (z->kind == RENDER_SEED_A1111_GPU)
-        rng_torch_cuda_normal(&z->gpu, out, n);
-    else
-        rng_normal_fill(out, n, rng_key(z->item->seed, purpose, (uint64_t)z->pass, (uint64_t)step), 0);
-}
-
-/* The first numbers of a seed, whatever was drawn so far. */
-static void draw_fresh(const RenderNoise *z, uint64_t seed, float *out, int64_t n)
-{
-    RenderItem item = {.seed = seed};
-    RenderNoise fresh;
-    render_noise_init(&fresh, z->kind, &item, z->pass);
-    draw(&fresh, RNG_SAMPLE, 0, out, n);
+    sampler_noise_deinit(&z->stream);
 }
 
 void render_noise_slerp(float *out, const float *low, const float *high, double weight, int64_t rows, int64_t n, int64_t columns)
@@ -88,7 +75,7 @@ int render_noise_first(RenderNoise *z, const int64_t dim[3], int factor, float *
     int64_t h = it->seed_height ? it->seed_height / factor : dim[1], w = it->seed_width ? it->seed_width / factor : dim[2];
     int64_t count = dim[0] * h * w;
     int resized = h != dim[1] || w != dim[2];
-    draw(z, RNG_SAMPLE, 0, out, dim[0] * dim[1] * dim[2]);
+    TRY(sampler_noise_first(&z->stream, out, dim[0] * dim[1] * dim[2]));
     if (!resized && !(it->variation_strength > 0))
         return 0;
     if (count <= 0)
@@ -97,11 +84,11 @@ int render_noise_first(RenderNoise *z, const int64_t dim[3], int factor, float *
     int rc = noise && other ? 0 : err_set(ERR_NOMEM, "out of memory");
     if (rc >= 0) {
         if (resized)
-            draw_fresh(z, it->seed, noise, count);
+            rc = sampler_noise_fresh(&z->stream, it->seed, noise, count);
         else
             memcpy(noise, out, (size_t)count * sizeof *noise);
-        if (it->variation_strength > 0) {
-            draw_fresh(z, it->variation_seed, other, count);
+        if (rc >= 0 && it->variation_strength > 0) {
+            rc = sampler_noise_fresh(&z->stream, it->variation_seed, other, count);
             render_noise_slerp(noise, noise, other, it->variation_strength, dim[0], h, w);
         }
         place(out, dim, noise, h, w);
@@ -111,15 +98,11 @@ int render_noise_first(RenderNoise *z, const int64_t dim[3], int factor, float *
     return rc;
 }
 
-void render_noise_latent(RenderNoise *z, int k, float *out, int64_t n)
+int render_noise_latent(RenderNoise *z, int k, float *out, int64_t n)
 {
-    if (z->kind == RENDER_SEED_DIFFUSERS_CPU)
-        rng_torch_normal_f32(&z->cpu, out, n);
-    else /* A1111 draws this from a generator without a seed of its own */
-        rng_normal_fill(out, n, rng_key(z->item->seed, RNG_LATENT, (uint64_t)z->pass, (uint64_t)k), 0);
-}
-
-void render_noise_step(RenderNoise *z, int step, float *out, int64_t n)
-{
-    draw(z, RNG_ANCESTRAL, step, out, n);
+    if (sampler_compat_rules(z->stream.c.compat) <= SAMPLER_RULES_DIFFUSERS)
+        return sampler_noise_next(&z->stream, RNG_LATENT, k, out, n);
+    /* A1111 draws this from a generator without a seed of its own, ComfyUI takes the mean. */
+    rng_normal_fill(out, n, rng_key(z->item->seed, RNG_LATENT, (uint64_t)z->stream.c.pass, (uint64_t)k), 0);
+    return 0;
 }

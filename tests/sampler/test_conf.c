@@ -73,6 +73,18 @@ static void test_sampler_conf__names(void **state)
         {"DPM++ 2M SDE", SAMPLER_DPMPP_2M_SDE, "linspace"},
         {"Heun", SAMPLER_HEUN, "linspace"},
         {"euler_leading", SAMPLER_EULER, "leading"},
+        {"dpmpp_2m_sde_gpu", SAMPLER_DPMPP_2M_SDE, "linspace"},
+        {"DPM++ 2M SDE Heun Exponential", SAMPLER_DPMPP_2M_SDE, "exponential"},
+        {"DPM++ 3M SDE", SAMPLER_DPMPP_3M_SDE, "linspace"},
+        {"dpm_2_ancestral", SAMPLER_DPM2_A, "linspace"},
+        {"DPM2 a Karras", SAMPLER_DPM2_A, "karras"},
+        {"k_dpmpp_2s_ancestral", SAMPLER_DPMPP_2S_A, "linspace"},
+        {"DPM++ SDE Align Your Steps", SAMPLER_DPMPP_SDE, "ays"},
+        {"uni_pc_bh2_simple", SAMPLER_UNIPC, "simple"},
+        {"KDPM2AncestralDiscreteScheduler", SAMPLER_DPM2_A, "linspace"},
+        {"dpmpp_2m_k", SAMPLER_DPMPP_2M, "karras"},
+        {"euler_sgm_uniform", SAMPLER_EULER, "sgm_uniform"},
+        {"ddim_ddim_uniform", SAMPLER_DDIM, "ddim_uniform"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         SamplerConf c = read(sd15);
@@ -96,8 +108,8 @@ static void test_sampler_conf__names(void **state)
 static void test_sampler_conf__unavailable_class_is_named_and_replaceable(void **state)
 {
     (void)state;
-    SamplerConf c = read("{\"_class_name\":\"LMSDiscreteScheduler\",\"beta_schedule\":\"scaled_linear\",\"beta_start\":0.00085}");
-    says(sampler_conf_check(&c), ERR_UNSUPPORTED, "LMSDiscreteScheduler");
+    SamplerConf c = read("{\"_class_name\":\"ScoreSdeVeScheduler\",\"beta_schedule\":\"scaled_linear\",\"beta_start\":0.00085}");
+    says(sampler_conf_check(&c), ERR_UNSUPPORTED, "ScoreSdeVeScheduler");
     assert_int_equal(sampler_conf_set_kind(&c, "euler"), 0);
     assert_int_equal(sampler_conf_check(&c), 0);
     assert_true(c.beta_start == 0.00085);
@@ -132,7 +144,7 @@ static void test_sampler_conf__bad_files(void **state)
         {"{\"_class_name\":\"DDIMScheduler\",\"trained_betas\":[0.1]}", ERR_UNSUPPORTED, "trained_betas"},
         {"{\"_class_name\":\"EulerDiscreteScheduler\",\"timestep_type\":\"continuous\"}", ERR_UNSUPPORTED, "timestep_type"},
         {"{\"_class_name\":\"EulerDiscreteScheduler\",\"use_karras_sigmas\":true,\"use_exponential_sigmas\":true}", ERR_FORMAT, "both"},
-        {"{\"_class_name\":\"DPMSolverMultistepScheduler\",\"algorithm_type\":\"dpmsolver\"}", ERR_UNSUPPORTED, "dpmsolver"},
+        {"{\"_class_name\":\"DPMSolverMultistepScheduler\",\"algorithm_type\":\"sde-dpmsolver\"}", ERR_UNSUPPORTED, "sde-dpmsolver"},
         {"{\"_class_name\":\"FlowMatchEulerDiscreteScheduler\"}", ERR_UNSUPPORTED, "flow"},
     };
     SamplerConf c;
@@ -157,15 +169,26 @@ static void test_sampler_conf__bounds(void **state)
     c.eta = 1.5;
     says(sampler_conf_check(&c), ERR_RANGE, "eta");
     sampler_conf_default(&c);
-    assert_int_equal(sampler_conf_set_spacing(&c, "karras"), 0);
-    says(sampler_conf_check(&c), ERR_UNSUPPORTED, "karras");
+    c.strength = -0.1;
+    says(sampler_conf_check(&c), ERR_RANGE, "strength");
+    sampler_conf_default(&c);
+    c.sigma_min = 3;
+    c.sigma_max = 2;
+    says(sampler_conf_check(&c), ERR_RANGE, "sigma_min");
+    sampler_conf_default(&c);
+    c.s_churn = -1;
+    says(sampler_conf_check(&c), ERR_RANGE, "s_churn");
+    sampler_conf_default(&c);
+    assert_int_equal(sampler_conf_set_kind(&c, "lcm"), 0);
+    c.steps = 51;
+    says(sampler_conf_check(&c), ERR_RANGE, "original_inference_steps");
     sampler_conf_default(&c);
     c.zero_snr = 1;
     says(sampler_conf_check(&c), ERR_UNSUPPORTED, "rescale_betas_zero_snr");
     sampler_conf_default(&c);
     assert_int_equal(sampler_conf_set_kind(&c, "dpmpp_2m"), 0);
-    c.order = 3;
-    says(sampler_conf_check(&c), ERR_UNSUPPORTED, "solver_order 3");
+    c.order = 4;
+    says(sampler_conf_check(&c), ERR_UNSUPPORTED, "solver_order 4");
     sampler_conf_default(&c);
     assert_int_equal(sampler_conf_set_kind(&c, "pndm"), 0);
     c.skip_prk = 0;

@@ -277,7 +277,7 @@ static void test_sweep_render__noise_of_torch(void **state)
     s.width = 48;
     s.height = 32;
     s.guided = 0;
-    s.seed_compat = RENDER_SEED_DIFFUSERS_CPU;
+    s.seed_compat = SAMPLER_COMPAT_DIFFUSERS_CPU;
     RenderItem it = {.prompt = "x", .negative = "", .seed = 42, .guidance = 1};
     OK(render_run(r, &s, &it, 1, &a, NULL, NULL));
     float given[4 * 16 * 24];
@@ -291,7 +291,7 @@ static void test_sweep_render__noise_of_torch(void **state)
     assert_memory_equal(a.latents, b.latents, sizeof given);
     render_result_deinit(&a);
     render_result_deinit(&b);
-    s.seed_compat = RENDER_SEED_A1111_GPU;
+    s.seed_compat = SAMPLER_COMPAT_A1111_GPU;
     it.init_latents = NULL;
     OK(render_run(r, &s, &it, 1, &b, NULL, NULL));
     render_result_deinit(&b);
