@@ -53,6 +53,8 @@ int err_errno(const char *fmt, ...)
     if (n > 0 && n < MESSAGE_MAX - 3)
         append(text, n, strerror(e));
     memcpy(message, text, sizeof message);
+    if (e == ENOSPC || e == EDQUOT || e == EFBIG || e == EROFS)
+        return ERR_SPACE;
     return e == ENOENT ? ERR_NOTFOUND : ERR_IO;
 }
 
@@ -66,7 +68,7 @@ const char *err_name(int code)
     static const char *const names[] = {"success",          "out of memory",      "I/O error",     "bad format",
                                         "wrong shape",      "out of range",       "not found",     "unsupported",
                                         "in use",           "usage",              "another rank failed", "stopped",
-                                        "not a finite number", "backend failure"};
+                                        "not a finite number", "backend failure",   "no space"};
     int i = -code;
     return i >= 0 && i < (int)(sizeof names / sizeof *names) ? names[i] : "unknown error";
 }

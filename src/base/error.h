@@ -22,14 +22,16 @@ enum {
     ERR_PEER = -10,       /* another rank failed; its message was printed there */
     ERR_STOPPED = -11,    /* asked to stop (signal); state is saved */
     ERR_NUMERIC = -12,    /* NaN or Inf */
-    ERR_BACKEND = -13     /* oneDNN, CUDA or MPI reported a failure */
+    ERR_BACKEND = -13,    /* oneDNN, CUDA or MPI reported a failure */
+    ERR_SPACE = -14       /* disk full, quota used up, read-only: the same may work later */
 };
 
 /* Sets this thread's message and returns `code`. */
 int err_set(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Puts "context: " in front of this thread's message and returns `code`. */
 int err_context(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* err_set with strerror(errno) appended; always ERR_IO, or ERR_NOTFOUND where errno is ENOENT. */
+/* err_set with strerror(errno) appended; always ERR_IO, but ERR_NOTFOUND where errno is ENOENT, and ERR_SPACE
+ * for ENOSPC, EDQUOT, EFBIG and EROFS. */
 int err_errno(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* This thread's last message; "" when none. Borrowed, valid until the next err_* call of this thread. */
 const char *err_message(void);

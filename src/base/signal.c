@@ -26,6 +26,7 @@ int signal_install(void)
     sa.sa_handler = on_signal;
     sa.sa_flags = SA_RESTART;
     sigemptyset(&sa.sa_mask);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error like a full disk */
     for (int i = 0; i < 3; i++)
         if (sigaction(wanted[i], &sa, NULL) != 0)
             return err_errno("installing a handler for %s", signal_name(wanted[i]));

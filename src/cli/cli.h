@@ -14,6 +14,7 @@ int cli_plan(int argc, char **argv);
 int cli_sample(int argc, char **argv);
 int cli_reproduce(int argc, char **argv);
 int cli_export(int argc, char **argv);
+int cli_consolidate(int argc, char **argv);
 int cli_ls(int argc, char **argv);
 int cli_show(int argc, char **argv);
 int cli_sheet(int argc, char **argv);

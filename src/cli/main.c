@@ -26,6 +26,7 @@ static const Command commands[] = {
     {"gallery", cli_gallery, "make a folder of a run.h5 that a browser opens from disk"},
     {"lock", cli_lock, "write the hashes of everything a config reads, for Git"},
     {"diff", cli_diff, "say what differs between two images, runs, configs or lock files"},
+    {"consolidate", cli_consolidate, "make a run.h5 of virtual datasets hold its images itself"},
     {"score", cli_score, "measure the images of a sweep, per LoRA"},
     {"merge", cli_merge, "put adapters into a model, or several into one"},
     {"extract", cli_extract, "the difference of two models as a LoRA"},

@@ -25,6 +25,9 @@ static const char usage[] =
     "spacing: automatic, normal, karras, exponential, polyexponential, sgm_uniform, simple, ddim_uniform, beta, kl_optimal, ays, ays_sdxl,\n"
     "  lu, leading, trailing, linspace\n"
     "seed_compat follows a program in noise, first scale, timesteps, schedules, img2img, inpainting and prompt weights at once.\n"
+    "Images are safe as soon as they are in OUTPUT/parts, whatever is killed. A full disk makes the sweep wait until there is room. With\n"
+    "mpirun --enable-recovery (or srun without --kill-on-bad-exit) the others go on when a rank dies. Runs over 256 MiB keep their\n"
+    "images in OUTPUT/parts, shown by run.h5 (join).\n"
     "SIGTERM, SIGINT and SIGUSR1 stop at once with all finished images saved (exit code 3).\n"
     "--locked refuses to run unless CONFIG.yaml.lock (atelier lock) matches everything that is read.\n"
     "`atelier plan CONFIG.yaml` says what a sweep will need.\n";
@@ -35,6 +38,8 @@ static int run(Comm *comm, const SweepConf *c)
     TRY(sweep_run(c, comm, cli_threads(comm, c->threads), &r));
     if (comm->rank != 0)
         return 0;
+    if (r.lost)
+        log_warn("%d rank%s died on the way; the others did their work", r.lost, r.lost == 1 ? "" : "s");
     if (r.rendered)
         printf("%lld images in %.1f s (%.2f images/s)%s; %s/run.h5%s%s\n", (long long)r.rendered, r.seconds,
                (double)r.rendered / r.seconds, r.before ? ", the others were done" : "", c->output, c->png ? ", png/" : "",

@@ -1,6 +1,5 @@
 #include "comm/comm.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -161,43 +160,75 @@ void comm_deinit(Comm *c)
     *c = (Comm){0};
 }
 
-int comm_counter_create(CommCounter **out, Comm *c, int64_t limit)
+void comm_give_up(Comm *c)
 {
-    CommCounter *k = calloc(1, sizeof *k);
+    int rank = c->rank;
+    comm_init_self(c);
+    c->rank = rank;
+}
+
+int comm_service_create(CommService **out, Comm *c, CommReply reply, void *ctx, double patience)
+{
+    CommService *s = calloc(1, sizeof *s);
     *out = NULL;
-    int rc = comm_agree(c, k ? 0 : err_set(ERR_NOMEM, "out of memory"));
+    int rc = comm_agree(c, s ? 0 : err_set(ERR_NOMEM, "out of memory"));
     if (rc == 0) {
-        k->comm = c;
-        k->limit = limit;
-        atomic_init(&k->next, 0);
-        rc = comm_agree(c, c->fn->counter_create(c, k));
+        s->comm = c;
+        s->reply = reply;
+        s->ctx = ctx;
+        s->patience = patience;
+        pthread_mutex_init(&s->asking, NULL);
+        pthread_mutex_init(&s->replying, NULL);
+        rc = comm_agree(c, c->fn->service_create(c, s));
     }
     if (rc < 0)
-        free(k);
+        free(s);
     else
-        *out = k;
+        *out = s;
     return rc;
 }
 
-int64_t comm_counter_take(CommCounter *k)
+void comm_service_reply(CommService *s, int from, const int64_t *ask, int64_t *answer)
 {
-    /* Past the limit the counter stands still, so that asking again and again cannot overflow it. */
-    int64_t v = atomic_load(&k->next);
-    while (v < k->limit && !atomic_compare_exchange_weak(&k->next, &v, v + 1))
-        ;
-    return v < k->limit ? v : -1;
+    pthread_mutex_lock(&s->replying);
+    s->reply(s->ctx, from, ask, answer);
+    pthread_mutex_unlock(&s->replying);
 }
 
-int comm_counter_next(CommCounter *k, int64_t *out)
+int comm_service_is_local(const CommService *s)
 {
-    return k->comm->fn->counter_next(k->comm, k, out);
+    return s->local;
 }
 
-int comm_counter_destroy(CommCounter *k)
+int comm_service_ask(CommService *s, const int64_t ask[COMM_WORDS], int64_t answer[COMM_WORDS])
 {
-    if (!k)
+    if (s->local || s->comm->rank == 0) {
+        comm_service_reply(s, s->comm->rank, ask, answer);
         return 0;
-    int rc = k->comm->fn->counter_destroy(k->comm, k);
-    free(k);
+    }
+    pthread_mutex_lock(&s->asking);
+    int rc = s->comm->fn->service_ask(s, ask, answer);
+    pthread_mutex_unlock(&s->asking);
     return rc;
+}
+
+static int end_service(CommService *s, int abandon)
+{
+    if (!s)
+        return 0;
+    int rc = s->comm->fn->service_destroy(s, abandon);
+    pthread_mutex_destroy(&s->asking);
+    pthread_mutex_destroy(&s->replying);
+    free(s);
+    return rc;
+}
+
+int comm_service_destroy(CommService *s)
+{
+    return end_service(s, 0);
+}
+
+void comm_service_abandon(CommService *s)
+{
+    end_service(s, 1);
 }

@@ -48,15 +48,24 @@ int comm_agree(Comm *c, int rc);
 /* Bitwise or of all ranks' flags (each >= 0), or a negative error. For signals. Collective. */
 int comm_any(Comm *c, int flags);
 
-/* One counter shared by all ranks, which hands out 0, 1, ... limit-1, each number once, to whoever asks first.
- * With MPI, a thread of rank 0 serves it, so it answers while rank 0 computes. Where MPI was started without
- * MPI_THREAD_MULTIPLE it falls back to rank, rank + size, ... */
-typedef struct CommCounter CommCounter;
-int comm_counter_create(CommCounter **out, Comm *c, int64_t limit); /* collective */
-/* Not collective. *out = the next number, or -1 when all are given out. Several threads may call it. */
-int comm_counter_next(CommCounter *k, int64_t *out);
-/* Collective; every rank must have finished with it. NULL is fine (on all ranks). */
-int comm_counter_destroy(CommCounter *k);
+/* Questions of any rank, answered by a thread of rank 0, also while rank 0 computes. */
+enum { COMM_WORDS = 8 };
+typedef struct CommService CommService;
+/* One call at a time. Must not ask itself. */
+typedef void (*CommReply)(void *ctx, int from, const int64_t ask[COMM_WORDS], int64_t answer[COMM_WORDS]);
+/* Collective. `reply` is called at rank 0; where MPI was started without MPI_THREAD_MULTIPLE every rank answers itself
+ * (comm_service_is_local). patience: seconds after which a rank 0 that does not answer counts as gone. */
+int comm_service_create(CommService **out, Comm *c, CommReply reply, void *ctx, double patience);
+int comm_service_is_local(const CommService *s);
+/* Not collective; several threads may call it. ERR_PEER when rank 0 is gone. */
+int comm_service_ask(CommService *s, const int64_t ask[COMM_WORDS], int64_t answer[COMM_WORDS]);
+/* Collective; every rank must have its last answer. NULL is fine (on all ranks). */
+int comm_service_destroy(CommService *s);
+/* In place of comm_service_destroy after a rank has died: ends the thread and forgets the rest. Not collective. */
+void comm_service_abandon(CommService *s);
+/* After a rank has died: c becomes a lone process with its old rank number, whose collectives involve nobody and whose comm_deinit leaves
+ * MPI as it is. Not collective. */
+void comm_give_up(Comm *c);
 
 /* ---- for implementations ---- */
 typedef enum { COMM_SUM, COMM_MIN, COMM_MAX } CommOp;
@@ -69,9 +78,9 @@ struct CommTable {
     int (*gather)(Comm *c, const void *mine, int64_t bytes, void *all, int root);
     int (*send)(Comm *c, const void *data, int64_t bytes, int to);
     int (*recv)(Comm *c, void *data, int64_t bytes, int from);
-    int (*counter_create)(Comm *c, CommCounter *k);
-    int (*counter_next)(Comm *c, CommCounter *k, int64_t *out);
-    int (*counter_destroy)(Comm *c, CommCounter *k);
+    int (*service_create)(Comm *c, CommService *s);
+    int (*service_ask)(CommService *s, const int64_t *ask, int64_t *answer);
+    int (*service_destroy)(CommService *s, int abandon);
     void (*abort)(Comm *c, int exit_code);
     void (*deinit)(Comm *c);
 };

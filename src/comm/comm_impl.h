@@ -7,20 +7,22 @@
 
 #include "comm/comm.h"
 
-struct CommCounter {
+struct CommService {
     Comm *comm;
-    int64_t limit;
-    _Atomic int64_t next;  /* of the serving rank */
-    atomic_int stop;       /* ends the serving thread */
-    int serving;           /* a thread runs */
-    int fallback;          /* static interleaving */
+    CommReply reply;
+    void *ctx;
+    double patience;
+    atomic_int stop;         /* ends the serving thread */
+    int serving;             /* a thread runs */
+    int local;               /* this rank answers itself */
     pthread_t thread;
-    pthread_mutex_t asking; /* one question at a time per rank */
+    pthread_mutex_t asking;  /* one question at a time per rank */
+    pthread_mutex_t replying;
     void *state;
 };
 
-/* The next number of this rank's own counter, or -1 past the limit. Thread-safe. */
-int64_t comm_counter_take(CommCounter *k);
+/* Calls reply, one caller at a time. */
+void comm_service_reply(CommService *s, int from, const int64_t *ask, int64_t *answer);
 /* The MPI half of comm_init. */
 int comm_init_mpi(Comm *c, int *argc, char ***argv);
 

@@ -112,93 +112,79 @@ static int gather(Comm *c, const void *mine, int64_t bytes, void *all, int root)
 /* Rank 0's thread. It looks for questions and sleeps in between: a blocking receive would spin on a core. */
 static void *serve(void *arg)
 {
-    CommCounter *k = arg;
-    MPI_Comm comm = *(MPI_Comm *)k->state;
-    while (!atomic_load(&k->stop)) {
+    CommService *s = arg;
+    MPI_Comm comm = *(MPI_Comm *)s->state;
+    int64_t ask[COMM_WORDS], answer[COMM_WORDS];
+    while (!atomic_load(&s->stop)) {
         int there = 0;
         MPI_Status st;
-        if (MPI_Iprobe(MPI_ANY_SOURCE, TAG_ASK, comm, &there, &st) != MPI_SUCCESS)
-            break;
-        if (!there) {
+        if (MPI_Iprobe(MPI_ANY_SOURCE, TAG_ASK, comm, &there, &st) != MPI_SUCCESS || !there) {
             nanosleep(&(struct timespec){0, POLL_NS}, NULL);
             continue;
         }
-        char ask;
-        if (MPI_Recv(&ask, 1, MPI_BYTE, st.MPI_SOURCE, TAG_ASK, comm, MPI_STATUS_IGNORE) != MPI_SUCCESS)
-            break;
-        int64_t answer = comm_counter_take(k);
-        if (MPI_Send(&answer, 1, MPI_INT64_T, st.MPI_SOURCE, TAG_ANSWER, comm) != MPI_SUCCESS)
-            break;
+        /* A rank that dies in between must not end the service to the others. */
+        if (MPI_Recv(ask, COMM_WORDS, MPI_INT64_T, st.MPI_SOURCE, TAG_ASK, comm, MPI_STATUS_IGNORE) != MPI_SUCCESS)
+            continue;
+        memset(answer, 0, sizeof answer);
+        comm_service_reply(s, st.MPI_SOURCE, ask, answer);
+        MPI_Send(answer, COMM_WORDS, MPI_INT64_T, st.MPI_SOURCE, TAG_ANSWER, comm);
     }
     return NULL;
 }
 
-static int counter_create(Comm *c, CommCounter *k)
+static int service_create(Comm *c, CommService *s)
 {
-    State *s = c->state;
-    pthread_mutex_init(&k->asking, NULL);
-    k->fallback = !s->threads;
-    if (k->fallback)
+    State *state = c->state;
+    s->local = !state->threads || c->size == 1;
+    if (s->local)
         return 0;
     MPI_Comm *own = malloc(sizeof *own);
     if (!own)
         return err_set(ERR_NOMEM, "out of memory");
-    k->state = own;
-    TRY(check(MPI_Comm_dup(s->comm, own), "MPI_Comm_dup"));
-    if (c->rank == 0 && c->size > 1) {
-        if (pthread_create(&k->thread, NULL, serve, k) != 0)
+    s->state = own;
+    TRY(check(MPI_Comm_dup(state->comm, own), "MPI_Comm_dup"));
+    MPI_Comm_set_errhandler(*own, MPI_ERRORS_RETURN);
+    if (c->rank == 0) {
+        if (pthread_create(&s->thread, NULL, serve, s) != 0)
             return err_set(ERR_BACKEND, "cannot start a thread");
-        k->serving = 1;
+        s->serving = 1;
     }
     return 0;
 }
 
-static int ask(CommCounter *k, int64_t *out)
+static int service_ask(CommService *s, const int64_t *ask, int64_t *answer)
 {
-    MPI_Comm comm = *(MPI_Comm *)k->state;
+    MPI_Comm comm = *(MPI_Comm *)s->state;
     MPI_Request r;
-    char q = 0;
     int done = 0;
-    TRY(check(MPI_Irecv(out, 1, MPI_INT64_T, 0, TAG_ANSWER, comm, &r), "MPI_Irecv"));
-    TRY(check(MPI_Send(&q, 1, MPI_BYTE, 0, TAG_ASK, comm), "MPI_Send"));
+    double start = MPI_Wtime();
+    TRY(check(MPI_Irecv(answer, COMM_WORDS, MPI_INT64_T, 0, TAG_ANSWER, comm, &r), "MPI_Irecv"));
+    TRY(check(MPI_Send(ask, COMM_WORDS, MPI_INT64_T, 0, TAG_ASK, comm), "MPI_Send"));
     for (;;) {
         TRY(check(MPI_Test(&r, &done, MPI_STATUS_IGNORE), "MPI_Test"));
         if (done)
             return 0;
+        if (MPI_Wtime() - start > s->patience) {
+            MPI_Cancel(&r);
+            MPI_Request_free(&r);
+            return err_set(ERR_PEER, "rank 0 does not answer");
+        }
         nanosleep(&(struct timespec){0, POLL_NS / 4}, NULL);
     }
 }
 
-static int counter_next(Comm *c, CommCounter *k, int64_t *out)
+static int service_destroy(CommService *s, int abandon)
 {
-    if (k->fallback) {
-        int64_t turn = atomic_fetch_add(&k->next, 1), v = turn * c->size + c->rank;
-        *out = v < k->limit ? v : -1;
-        return 0;
-    }
-    if (c->rank == 0) {
-        *out = comm_counter_take(k);
-        return 0;
-    }
-    pthread_mutex_lock(&k->asking);
-    int rc = ask(k, out);
-    pthread_mutex_unlock(&k->asking);
-    return rc;
-}
-
-static int counter_destroy(Comm *c, CommCounter *k)
-{
-    int rc = barrier(c); /* every rank has its last answer */
-    atomic_store(&k->stop, 1);
-    if (k->serving)
-        pthread_join(k->thread, NULL);
-    MPI_Comm *own = k->state;
-    if (own) {
+    int rc = s->local || abandon ? 0 : barrier(s->comm); /* every rank has its last answer */
+    atomic_store(&s->stop, 1);
+    if (s->serving)
+        pthread_join(s->thread, NULL);
+    MPI_Comm *own = s->state;
+    if (own && !abandon) {
         int freed = check(MPI_Comm_free(own), "MPI_Comm_free");
         rc = rc < 0 ? rc : freed;
-        free(own);
     }
-    pthread_mutex_destroy(&k->asking);
+    free(own);
     return rc;
 }
 
@@ -216,8 +202,8 @@ static void deinit(Comm *c)
     MPI_Finalize();
 }
 
-static const CommTable table = {"mpi", barrier,        bcast,        reduce_i64,      reduce_f64, gather, send,
-                                recv,  counter_create, counter_next, counter_destroy, abort_run,  deinit};
+static const CommTable table = {"mpi", barrier,        bcast,       reduce_i64,      reduce_f64, gather, send,
+                                recv,  service_create, service_ask, service_destroy, abort_run,  deinit};
 
 static int local_place(Comm *c, MPI_Comm world)
 {

@@ -48,22 +48,22 @@ static int recv(Comm *c, void *data, int64_t bytes, int from)
     return err_set(ERR_RANGE, "there is no rank %d", from);
 }
 
-static int counter_create(Comm *c, CommCounter *k)
-{
-    (void)c, (void)k;
-    return 0;
-}
-
-static int counter_next(Comm *c, CommCounter *k, int64_t *out)
+static int service_create(Comm *c, CommService *s)
 {
     (void)c;
-    *out = comm_counter_take(k);
+    s->local = 1;
     return 0;
 }
 
-static int counter_destroy(Comm *c, CommCounter *k)
+static int service_ask(CommService *s, const int64_t *ask, int64_t *answer)
 {
-    (void)c, (void)k;
+    comm_service_reply(s, 0, ask, answer);
+    return 0;
+}
+
+static int service_destroy(CommService *s, int abandon)
+{
+    (void)s, (void)abandon;
     return 0;
 }
 
@@ -78,8 +78,8 @@ static void deinit(Comm *c)
     (void)c;
 }
 
-static const CommTable table = {"self", barrier,        bcast,        reduce_i64,      reduce_f64, gather, send,
-                                recv,   counter_create, counter_next, counter_destroy, abort_run,  deinit};
+static const CommTable table = {"self", barrier,        bcast,       reduce_i64,      reduce_f64, gather, send,
+                                recv,   service_create, service_ask, service_destroy, abort_run,  deinit};
 
 void comm_init_self(Comm *c)
 {

@@ -158,7 +158,7 @@ int io_atomic_write(IoAtomic *a, const void *data, size_t size)
     return 0;
 }
 
-static int sync_dir(const char *path)
+int io_dir_sync(const char *path)
 {
     char *dir;
     TRY(io_path_dir(&dir, path));
@@ -185,7 +185,7 @@ int io_atomic_commit(IoAtomic *a)
     else if (rc == 0)
         renamed = 1;
     if (renamed)
-        rc = sync_dir(a->path);
+        rc = io_dir_sync(a->path);
     discard(a, !renamed);
     return rc;
 }

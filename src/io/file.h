@@ -36,6 +36,8 @@ typedef struct {
 int io_dir_list(IoNames *out, const char *path, const char *suffix);
 void io_names_deinit(IoNames *n);
 
+/* What was created, renamed or removed beside `path` survives a crash of the machine. Folders that cannot be synced are fine. */
+int io_dir_sync(const char *path);
 /* Removes temporary files that a killed run left behind. Only with the folder's lock held. */
 int io_dir_remove_temps(const char *dir);
 

@@ -50,12 +50,14 @@ int h5_writable(const IoH5 *f, const char *name)
     return f->writable ? 0 : err_set(ERR_IO, "%s: %s: file is open for reading only", f->path, name);
 }
 
-static hid_t access_props(void)
+static hid_t access_props(int safe)
 {
     hid_t p = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_libver_bounds(p, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
     H5Pset_fclose_degree(p, H5F_CLOSE_STRONG);
     H5Pset_file_locking(p, 1, 1); /* file systems without locks are fine */
+    if (safe)
+        h5_journal_driver(p);
     return p;
 }
 
@@ -83,7 +85,7 @@ static void discard(IoH5 *f)
 
 static int create_at(IoH5 *f, const char *path)
 {
-    hid_t props = access_props(), file_props = H5Pcreate(H5P_FILE_CREATE);
+    hid_t props = access_props(f->safe), file_props = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_obj_track_times(file_props, 0);
     f->file = H5Fcreate(path, H5F_ACC_TRUNC, file_props, props);
     f->writable = 1;
@@ -93,12 +95,13 @@ static int create_at(IoH5 *f, const char *path)
     return rc;
 }
 
-int io_h5_create(IoH5 **out, const char *path)
+static int create_temp(IoH5 **out, const char *path, int safe)
 {
     IoH5 *f = NULL;
     h5_quiet();
     *out = NULL;
     TRY(make(&f, path));
+    f->safe = safe;
     int rc = io_atomic_open(&f->atomic, path);
     if (rc == 0)
         rc = create_at(f, io_atomic_path(f->atomic));
@@ -108,6 +111,9 @@ int io_h5_create(IoH5 **out, const char *path)
         *out = f;
     return rc;
 }
+
+int io_h5_create(IoH5 **out, const char *path) { return create_temp(out, path, 0); }
+int io_h5_create_safe(IoH5 **out, const char *path) { return create_temp(out, path, 1); }
 
 int io_h5_create_direct(IoH5 **out, const char *path)
 {
@@ -123,7 +129,7 @@ int io_h5_create_direct(IoH5 **out, const char *path)
     return rc;
 }
 
-static int open_at(IoH5 **out, const char *path, int writable)
+static int open_at(IoH5 **out, const char *path, int writable, int safe)
 {
     IoH5 *f = NULL;
     h5_quiet();
@@ -139,7 +145,8 @@ static int open_at(IoH5 **out, const char *path, int writable)
         discard(f);
         return err_set(ERR_FORMAT, "%s: not an HDF5 file", path);
     }
-    hid_t props = access_props();
+    f->safe = safe;
+    hid_t props = access_props(safe);
     f->file = H5Fopen(path, writable ? H5F_ACC_RDWR : H5F_ACC_RDONLY, props);
     f->writable = writable;
     int rc = f->file < 0 ? h5_fail(ERR_FORMAT, f, NULL, "cannot open HDF5 file") : 0;
@@ -152,8 +159,16 @@ static int open_at(IoH5 **out, const char *path, int writable)
     return 0;
 }
 
-int io_h5_open(IoH5 **out, const char *path) { return open_at(out, path, 0); }
-int io_h5_open_append(IoH5 **out, const char *path) { return open_at(out, path, 1); }
+int io_h5_open(IoH5 **out, const char *path) { return open_at(out, path, 0, 0); }
+int io_h5_open_append(IoH5 **out, const char *path) { return open_at(out, path, 1, 0); }
+
+int io_h5_open_safe(IoH5 **out, const char *path)
+{
+    *out = NULL;
+    TRY(io_h5_recover(path));
+    return open_at(out, path, 1, 1);
+}
+
 const char *io_h5_path(const IoH5 *f) { return f->path; }
 
 static int sync_path(const char *path)
@@ -174,11 +189,35 @@ int io_h5_flush(IoH5 *f)
     return sync_path(f->atomic ? io_atomic_path(f->atomic) : f->path);
 }
 
+int io_h5_save(IoH5 *f)
+{
+    H5Journal *j;
+    h5_quiet();
+    if (H5Fflush(f->file, H5F_SCOPE_LOCAL) < 0)
+        return h5_fail(ERR_NOMEM, f, NULL, "cannot write");
+    TRY(h5_journal_of(&j, f));
+    return h5_journal_save(j, f->path, !f->atomic);
+}
+
+int io_h5_publish(IoH5 *f)
+{
+    TRY(io_h5_save(f));
+    if (!f->atomic)
+        return 0;
+    int rc = io_atomic_commit(f->atomic);
+    f->atomic = NULL;
+    return rc;
+}
+
 int io_h5_commit(IoH5 **file)
 {
     IoH5 *f = *file;
     h5_quiet();
     *file = NULL;
+    if (f->safe) {
+        int saved = io_h5_publish(f), closed = io_h5_close(f);
+        return saved < 0 ? saved : closed;
+    }
     int rc = H5Fclose(f->file) < 0 ? h5_fail(ERR_IO, f, NULL, "cannot write") : 0;
     if (rc == 0 && f->atomic) {
         rc = io_atomic_commit(f->atomic);

@@ -26,6 +26,20 @@ int io_h5_close(IoH5 *f);
 int io_h5_flush(IoH5 *f);
 const char *io_h5_path(const IoH5 *f); /* final name */
 
+/* Files that survive a kill, a crash of the machine and a full disk at any moment: what is written stays in memory until
+ * io_h5_save brings all of it to the disk, or nothing. Where saved bytes change they go through PATH.journal first, which io_h5_recover
+ * replays; without it the file is what it was. Ordinary HDF5 files otherwise, and readable by others between two saves.
+ *   io_h5_create_safe: a new file under a temporary name, which takes its own in io_h5_publish (saves, stays open) or io_h5_commit.
+ *   io_h5_open_safe:   an existing file, recovered first. io_h5_close drops what was not saved. */
+int io_h5_create_safe(IoH5 **out, const char *path);
+int io_h5_open_safe(IoH5 **out, const char *path);
+/* ERR_SPACE: the disk is full, read-only or the like; nothing is lost or damaged, and the call may be repeated (after it, nothing else
+ * but this call and io_h5_close). */
+int io_h5_save(IoH5 *f);
+int io_h5_publish(IoH5 *f);
+/* Finishes what a save had begun when its process was killed. Nobody may have the file open for writing. */
+int io_h5_recover(const char *path);
+
 typedef struct {
     int gzip;       /* 0 none, 1..9 */
     int shuffle;    /* byte shuffle before gzip */
@@ -88,9 +102,20 @@ int io_h5_attr_i64(IoH5 *f, const char *object, const char *key, int64_t *value)
 int io_h5_attr_f64(IoH5 *f, const char *object, const char *key, double *value);
 int io_h5_attr_exists(IoH5 *f, const char *object, const char *key);
 
-/* Virtual datasets in `f` that show the datasets `names` of `files` one after another along axis 0 (files lacking rows take
- * none). Paths are stored relative to f's folder where they lie in it. Strings are copied (virtual datasets cannot hold
- * variable-length data everywhere). All files must agree on dtype and row shape. */
-int io_h5_join(IoH5 *f, const char *const *files, int nfiles, const char *const *names, int nnames);
+/* Rows [from, from + rows) of a dataset of another file. */
+typedef struct {
+    const char *file;
+    int64_t from, rows;
+} IoH5Piece;
+/* Virtual dataset `name` in `f`: the pieces' rows of dataset `source` one after another along axis 0. No data is copied. Paths are stored
+ * relative to f's folder where they lie in it. Numbers only; all files must agree on dtype and row shape. Reading rows of a file that
+ * is not there gives zeros. */
+int io_h5_join(IoH5 *f, const char *name, const char *source, const IoH5Piece *piece, int n);
+/* Copies an object (a group with all in it, or a dataset with its filters) from another file. */
+int io_h5_copy(IoH5 *to, IoH5 *from, const char *name);
+/* Texts and whole and other numbers among the attributes of an object that is in both files. */
+int io_h5_copy_attrs(IoH5 *to, IoH5 *from, const char *object);
+/* Strings of one axis, each padded with zeros to the longest: unlike those of io_h5_write_strings they are compressed. */
+int io_h5_write_strings_packed(IoH5 *f, const char *name, const char *const *s, int64_t n, const IoH5Store *store);
 
 #endif

@@ -140,9 +140,7 @@ int h5_make_dataset(IoH5 *f, const char *name, hid_t type, Dtype t, hid_t space,
     return t == DTYPE_BF16 ? mark_bf16(f, name) : 0;
 }
 
-/* Sets layout and filters for rows of `row` elements. */
-static int set_store(IoH5 *f, const char *name, hid_t props, Dtype t, int ndim, const hsize_t *dim, int extensible,
-                     const IoH5Store *store)
+int h5_set_store(IoH5 *f, const char *name, hid_t props, size_t element, int ndim, const hsize_t *dim, int extensible, const IoH5Store *store)
 {
     static const IoH5Store none = {0};
     const IoH5Store *s = store ? store : &none;
@@ -156,7 +154,7 @@ static int set_store(IoH5 *f, const char *name, hid_t props, Dtype t, int ndim, 
     }
     if (!chunked || ndim == 0 || row == 0 || (!extensible && dim[0] == 0))
         return 0; /* contiguous: nothing to chunk */
-    hsize_t bytes = row * dtype_size(t), rows = s->chunk_rows ? (hsize_t)s->chunk_rows : (extensible ? 32u << 10 : 256u << 10) / bytes;
+    hsize_t bytes = row * element, rows = s->chunk_rows ? (hsize_t)s->chunk_rows : (extensible ? 32u << 10 : 256u << 10) / bytes;
     rows = rows < 1 ? 1 : rows;
     if (!extensible && rows > dim[0])
         rows = dim[0];
@@ -192,7 +190,7 @@ static int create_dataset(IoH5 *f, const char *name, Dtype t, int ndim, const hs
     for (int i = 0; i < ndim; i++)
         max[i] = extensible && i == 0 ? H5S_UNLIMITED : dim[i];
     hid_t props = h5_dataset_props();
-    int rc = set_store(f, name, props, t, ndim, dim, extensible, store);
+    int rc = h5_set_store(f, name, props, dtype_size(t), ndim, dim, extensible, store);
     if (rc < 0) {
         H5Pclose(props);
         return rc;

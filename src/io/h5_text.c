@@ -96,6 +96,56 @@ int io_h5_append_strings(IoH5 *f, const char *name, const char *const *s, int64_
     return io_h5_update_strings(f, name, at, s, n);
 }
 
+/* Rows [begin, begin + n) as blocks of `width` bytes. */
+static int put_packed(IoH5 *f, const char *name, hid_t set, hid_t type, size_t width, char *buf, int64_t begin, const char *const *s,
+                      int64_t n)
+{
+    hsize_t start = (hsize_t)begin, count = (hsize_t)n;
+    memset(buf, 0, (size_t)n * width);
+    for (int64_t i = 0; i < n; i++)
+        memcpy(buf + (size_t)i * width, s[i], strlen(s[i]));
+    hid_t space = H5Dget_space(set), mem = H5Screate_simple(1, &count, NULL);
+    herr_t bad = H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, NULL, &count, NULL);
+    if (bad >= 0)
+        bad = H5Dwrite(set, type, mem, space, H5P_DEFAULT, buf);
+    int rc = bad < 0 ? h5_fail(ERR_IO, f, name, "cannot write") : 0;
+    H5Sclose(mem);
+    H5Sclose(space);
+    return rc;
+}
+
+int io_h5_write_strings_packed(IoH5 *f, const char *name, const char *const *s, int64_t n, const IoH5Store *store)
+{
+    size_t width = 1;
+    hsize_t dim = (hsize_t)n;
+    hid_t set = H5I_INVALID_HID;
+    h5_quiet();
+    TRY(h5_new_name(f, name));
+    for (int64_t i = 0; i < n; i++)
+        width = strlen(s[i]) > width ? strlen(s[i]) : width;
+    int64_t block = (int64_t)((1u << 22) / width) + 1; /* rows at a time */
+    char *buf = malloc((size_t)block * width);
+    hid_t props = h5_dataset_props(), type = H5Tcopy(H5T_C_S1), space = H5Screate_simple(1, &dim, NULL);
+    H5Tset_size(type, width);
+    H5Tset_cset(type, H5T_CSET_UTF8);
+    H5Tset_strpad(type, H5T_STR_NULLPAD);
+    int rc = buf ? h5_set_store(f, name, props, width, 1, &dim, 0, store) : err_set(ERR_NOMEM, "%s: out of memory", f->path);
+    if (rc == 0)
+        rc = h5_make_dataset(f, name, type, DTYPE_U8, space, props);
+    else
+        H5Pclose(props);
+    if (rc == 0)
+        rc = h5_open_dataset(f, name, &set);
+    for (int64_t at = 0; at < n && rc == 0; at += block)
+        rc = put_packed(f, name, set, type, width, buf, at, s + at, n - at < block ? n - at : block);
+    if (set >= 0)
+        H5Dclose(set);
+    H5Sclose(space);
+    H5Tclose(type);
+    free(buf);
+    return rc;
+}
+
 int io_h5_write_string(IoH5 *f, const char *name, const char *s)
 {
     h5_quiet();

@@ -154,7 +154,7 @@ int io_safetensors_write(const char *path, const IoTensor *t, int count, const I
     if (rc == 0)
         return io_atomic_commit(a);
     io_atomic_abort(a);
-    return rc == ERR_IO ? rc : err_context(rc, "%s", path);
+    return rc == ERR_IO || rc == ERR_SPACE ? rc : err_context(rc, "%s", path);
 }
 
 typedef struct {

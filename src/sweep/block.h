@@ -1,5 +1,4 @@
-/* Rows of images with their metadata, in memory and in HDF5: the layout that part files and run.h5 share (docs/formats.md).
- *     images [n,H,W,3] U8, latents [n,C,h,w] F32 when kept, meta/<column> [n] */
+/* Columns of a run file: what each image's record says, one typed column per setting, in the order of the items (docs/formats.md). */
 #ifndef SWEEP_BLOCK_H
 #define SWEEP_BLOCK_H
 
@@ -16,15 +15,27 @@ typedef enum {
     SWEEP_COL_GUIDANCE,
     SWEEP_COL_RESCALE,
     SWEEP_COL_ETA,
+    SWEEP_COL_STRENGTH,
+    SWEEP_COL_VARIATION_SEED,
+    SWEEP_COL_VARIATION_STRENGTH,
     SWEEP_COL_SECONDS,
     SWEEP_COL_RANK,
     SWEEP_COL_PROMPT, /* texts from here */
+    SWEEP_COL_TEMPLATE,
     SWEEP_COL_NEGATIVE,
     SWEEP_COL_SAMPLER,
     SWEEP_COL_SPACING,
     SWEEP_COL_LORA,
     SWEEP_COL_LORA_HASH,
+    SWEEP_COL_MODEL,
     SWEEP_COL_MODEL_HASH,
+    SWEEP_COL_VAE_HASH,
+    SWEEP_COL_SOURCE_HASH,
+    SWEEP_COL_MASK_HASH,
+    SWEEP_COL_SEED_COMPAT,
+    SWEEP_COL_BACKEND,
+    SWEEP_COL_DTYPE,
+    SWEEP_COL_COMMIT,
     SWEEP_COL_PIXELS,
     SWEEP_COL_RECORD,
     SWEEP_COLS
@@ -37,32 +48,20 @@ typedef struct {
 } SweepColumn;
 extern const SweepColumn SWEEP_COLUMN[SWEEP_COLS];
 
-/* One image to be stored. */
-typedef struct {
-    SweepRecord rec;
-    RenderResult result;
-    int64_t latent[3]; /* shape of result.latents */
-    double seconds;
-    int rank;
-} SweepRow;
-
+typedef struct SweepTexts SweepTexts;
 typedef struct {
     int64_t n;
-    int width, height;
-    int64_t latent[3];    /* [C,h,w]; zeros: not kept */
     void *col[SWEEP_COLS]; /* int32_t, int64_t, double or char * each, [n] */
-    char **own;            /* texts to be freed one by one; NULL when col of texts is one block each */
-    int64_t nown;
-    uint8_t *images;
-    float *latents;
+    SweepTexts *texts;     /* owns the texts, equal ones once; NULL when each column of texts is one block */
 } SweepBlock;
 
-/* All rows of one size. Copies what it needs. sweep_block_deinit in every case. */
-int sweep_block_from_rows(SweepBlock *b, const SweepRow *rows, int n, int with_latents);
-/* Whole part file; `pixels` 0: columns only. */
-int sweep_block_read(SweepBlock *b, IoH5 *f, int pixels);
-/* The columns alone; b->n is set. ERR_SHAPE when one has another length. */
+/* n rows of zeros and empty texts. sweep_block_deinit in every case. */
+int sweep_block_init(SweepBlock *b, int64_t n);
+/* Row i as the record says; the text columns are copied. json becomes meta/record and is borrowed until sweep_block_deinit. */
+int sweep_block_set(SweepBlock *b, int64_t i, const SweepRecord *rec, const char *json);
+/* From a run file of b->n rows; columns that it lacks are zeros and empty texts. ERR_SHAPE when one has another length. */
 int sweep_block_read_columns(SweepBlock *b, IoH5 *f);
+int sweep_block_write(IoH5 *f, const SweepBlock *b);
 void sweep_block_deinit(SweepBlock *b);
 static inline int64_t sweep_block_i64(const SweepBlock *b, SweepCol c, int64_t i)
 {
@@ -72,9 +71,5 @@ static inline const char *sweep_block_text(const SweepBlock *b, SweepCol c, int6
 {
     return ((char *const *)b->col[c])[i];
 }
-
-/* Empty extensible datasets for blocks of this size; then rows. */
-int sweep_block_create(IoH5 *f, int width, int height, const int64_t latent[3]);
-int sweep_block_append(IoH5 *f, const SweepBlock *b);
 
 #endif

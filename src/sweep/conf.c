@@ -7,6 +7,7 @@
 
 const char *const SWEEP_GPU_NAMES[] = {"any", "h100", "a100", "rtx4090", "rtx3090", NULL};
 static const char *const dtypes[] = {"f32", "bf16", NULL};
+static const char *const joins[] = {"auto", "copy", "virtual", NULL};
 
 const char *const SWEEP_RULES_NAMES[] = {"auto", "atelier", "a1111", "a1111-no-norm", "comfyui", "diffusers", NULL};
 
@@ -92,6 +93,9 @@ static const ConfField fields[] = {
     CONF_NODE(SweepConf, axes, "", "what varies: name -> list or range; axes multiply, maps inside one go together"),
     CONF_BOOL(SweepConf, png, "true", "write every image as a PNG too"),
     CONF_BOOL(SweepConf, latents, "false", "keep the final latents in run.h5"),
+    CONF_ENUM(SweepConf, join, "auto", joins, "run.h5 holds the images itself (copy), or shows those of parts/ beside it (virtual); auto: copy up to 256 MiB"),
+    CONF_SIZE(SweepConf, queue, "256MiB", 1, 1e15, "finished images of a rank that may wait for the disk"),
+    CONF_F64(SweepConf, patience, "60", 1, 1e6, "seconds without a sign of life after which a rank's work goes to the others"),
     CONF_STRUCT(SweepConf, sheet, &sheet_table, "contact sheet"),
 };
 const ConfTable sweep_conf_table = CONF_TABLE(SweepConf, fields);
@@ -143,7 +147,7 @@ void sweep_conf_render(const SweepConf *c, RenderConf *out)
 
 int sweep_conf_identity(const SweepConf *c, char **text)
 {
-    static const char *const neutral[] = {"output=.", "device=auto", "threads=0", "batch=1", "keep=1GiB", "png=true"};
+    static const char *const neutral[] = {"output=.", "device=auto", "threads=0", "batch=1", "keep=1GiB", "png=true", "join=auto", "queue=256MiB", "patience=60"};
     SweepConf plain = {0};
     StrBuf b;
     int rc;

@@ -14,6 +14,9 @@ typedef struct {
     int enabled;
 } SweepSheet;
 
+typedef enum { SWEEP_JOIN_AUTO, SWEEP_JOIN_COPY, SWEEP_JOIN_VIRTUAL } SweepJoin;
+static const int64_t SWEEP_COPY_BYTES = (int64_t)256 << 20;
+
 typedef struct {
     char *model, *variant, *output;
     int dtype;              /* place in {f32, bf16} */
@@ -47,6 +50,9 @@ typedef struct {
     ConfStrs embeddings;     /* textual inversion files */
     int prompt_rules;        /* place in SWEEP_RULES_NAMES */
     int png, latents;
+    int join;               /* SweepJoin */
+    int64_t queue;
+    double patience;
     SweepSheet sheet;
 } SweepConf;
 

@@ -3,9 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/log.h"
+#include "base/signal.h"
 #include "sweep/sheet.h"
-#include "sweep/sweep.h"
+#include "sweep/writer.h"
 
 int sweep_identity(const SweepConf *c, char hex[HASH_HEX_SIZE])
 {
@@ -27,20 +30,6 @@ int sweep_identity(const SweepConf *c, char hex[HASH_HEX_SIZE])
     if (rc >= 0)
         hash_hex(hex, sum, HASH_SIZE);
     free(text);
-    return rc;
-}
-
-int sweep_png_path(const char *output, int64_t index, char **path)
-{
-    return str_format(path, "%s/png/%06lld.png", output, (long long)index);
-}
-
-int sweep_output_png(const char *output, const IoImage *img, const SweepRecord *rec)
-{
-    char *path;
-    TRY(sweep_png_path(output, rec->index, &path));
-    int rc = sweep_record_save(rec, path, img);
-    free(path);
     return rc;
 }
 
@@ -127,7 +116,7 @@ int sweep_output_open(SweepOutput *o, const SweepConf *c, const char *identity, 
     TRY(io_lock_acquire(&o->lock, c->output));
     TRY(check_conf(c));
     TRY(find_run(o, c, identity));
-    TRY(sweep_parts_scan(&o->parts, c->output));
+    TRY(sweep_parts_scan(&o->parts, c->output, 1));
     TRY(write_conf(c));
     TRY(io_dir_remove_temps(c->output));
     if (c->png) {
@@ -154,6 +143,16 @@ void sweep_output_close(SweepOutput *o)
     o->lock = NULL;
 }
 
+/* Whether run.h5 is to hold the pixels itself: `join` says so, or all parts together are small. */
+static int wants_copy(const SweepParts *p, const SweepConf *c)
+{
+    int64_t sum = 0, size;
+    for (int i = 0; i < p->count; i++)
+        if (io_file_size(&size, p->path[i]) >= 0)
+            sum += size;
+    return c->join == SWEEP_JOIN_AUTO ? sum <= SWEEP_COPY_BYTES : c->join == SWEEP_JOIN_COPY;
+}
+
 static int write_run(const char *path, SweepOutput *o, const SweepConf *c, const SweepGrid *grid, const SweepRunInfo *info)
 {
     SweepRunInfo full = *info;
@@ -164,8 +163,8 @@ static int write_run(const char *path, SweepOutput *o, const SweepConf *c, const
     TRY_GOTO(str_status(&b));
     full.config = b.data;
     sweep_parts_deinit(&o->parts);
-    TRY_GOTO(sweep_parts_scan(&o->parts, c->output));
-    rc = sweep_runfile_write(path, &o->parts, grid, &full);
+    TRY_GOTO(sweep_parts_scan(&o->parts, c->output, 0));
+    rc = sweep_runfile_write(path, &o->parts, grid, &full, wants_copy(&o->parts, c));
 done:
     str_deinit(&b);
     return rc;
@@ -174,13 +173,21 @@ done:
 /* A kill may have come between an image's part and its PNG. */
 static int missing_pngs(SweepRunFile *run, const char *output)
 {
+    char *dir = NULL;
+
     for (int64_t k = 0; k < run->meta.n; k++) {
         char *path;
         IoImage img = {0};
-        TRY(sweep_png_path(output, k, &path));
+        TRY(sweep_png_path(output, k, run->meta.n, &path));
         int rc = 0;
         if (!io_file_exists(path)) {
-            rc = sweep_runfile_image(run, k, &img);
+            rc = io_path_dir(&dir, path);
+            if (rc >= 0)
+                rc = io_dir_make(dir);
+            free(dir);
+            dir = NULL;
+            if (rc >= 0)
+                rc = sweep_runfile_image(run, k, &img);
             if (rc >= 0)
                 rc = sweep_record_png(path, &img, sweep_runfile_record(run, k));
             io_image_deinit(&img);
@@ -191,7 +198,7 @@ static int missing_pngs(SweepRunFile *run, const char *output)
     return 0;
 }
 
-int sweep_output_finish(SweepOutput *o, const SweepConf *c, const SweepGrid *grid, const SweepRunInfo *info)
+static int finish(SweepOutput *o, const SweepConf *c, const SweepGrid *grid, const SweepRunInfo *info)
 {
     char *path = NULL, *sheet = NULL;
     SweepRunFile run = {0};
@@ -200,15 +207,32 @@ int sweep_output_finish(SweepOutput *o, const SweepConf *c, const SweepGrid *gri
     TRY_GOTO(io_path_join(&sheet, c->output, "sheet.png"));
     if (!o->complete)
         TRY_GOTO(write_run(path, o, c, grid, info));
+    o->complete = 1;
     TRY_GOTO(sweep_runfile_open(&run, path));
+    TRY_GOTO(sweep_runfile_check(&run));
     if (c->png)
         TRY_GOTO(missing_pngs(&run, c->output));
     if (c->sheet.enabled)
         TRY_GOTO(sweep_sheet_write(sheet, &run, grid, &c->sheet));
-    rc = sweep_parts_remove(c->output);
+    if (!run.nparts)
+        rc = sweep_parts_remove(c->output);
 done:
     sweep_runfile_close(&run);
     free(path);
     free(sheet);
     return rc;
+}
+
+int sweep_output_finish(SweepOutput *o, const SweepConf *c, const SweepGrid *grid, const SweepRunInfo *info)
+{
+    for (int tries = 0;; tries++) {
+        int rc = finish(o, c, grid, info);
+        if (rc != ERR_SPACE)
+            return rc;
+        if (tries % 30 == 0)
+            log_warn("%s: all images are safe; the sweep waits for room to finish (SIGTERM stops it)", err_message());
+        sleep(2); /* cut short by a signal */
+        if (signal_stop())
+            return err_set(ERR_STOPPED, "stopped by %s; all images are done: run the same command again to finish", signal_name(signal_stop()));
+    }
 }

@@ -18,9 +18,7 @@ int sweep_identity(const SweepConf *c, char hex[HASH_HEX_SIZE]);
 int sweep_output_open(SweepOutput *o, const SweepConf *c, const char *identity, uint8_t *done, int64_t count, int64_t *n,
                       SweepPartCheck check, void *ctx);
 void sweep_output_close(SweepOutput *o);
-/* All images are done: run.h5 (info->config is filled in here), missing PNGs, contact sheet; then the parts go. */
+/* All images are done: run.h5 (info->config is filled in here), missing PNGs, contact sheet; then the parts go where run.h5 holds the
+ * images itself. Waits while the disk is full. */
 int sweep_output_finish(SweepOutput *o, const SweepConf *c, const SweepGrid *grid, const SweepRunInfo *info);
-/* OUT/png/INDEX.png. Any rank. */
-int sweep_output_png(const char *output, const IoImage *img, const SweepRecord *rec);
-
 #endif

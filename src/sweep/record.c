@@ -17,6 +17,17 @@ int sweep_pixels_hash(char hex[HASH_HEX_SIZE], const IoImage *img)
     return 0;
 }
 
+static int input_hashes(SweepRecord *rec, Render *r)
+{
+    rec->vae_hash = rec->source_hash = rec->mask_hash = "";
+    TRY(render_model_hash(r, &rec->model_hash));
+    if (*rec->vae)
+        TRY(pipeline_hash(render_pipeline(r), PIPELINE_VAE, &rec->vae_hash));
+    if (*rec->source)
+        TRY(render_file_hash(r, rec->source, &rec->source_hash));
+    return *rec->mask ? render_file_hash(r, rec->mask, &rec->mask_hash) : 0;
+}
+
 int sweep_record_make(SweepRecord *rec, Render *r, const SweepConf *c, const SweepItem *it, const RenderSetup *s,
                       const char pixels_sha256[HASH_HEX_SIZE])
 {
@@ -25,7 +36,7 @@ int sweep_record_make(SweepRecord *rec, Render *r, const SweepConf *c, const Swe
                          .commit = version_commit(),
                          .backend = render_backend(r),
                          .dtype = dtype_name(sweep_conf_dtype(c)),
-                         .model = c->model,
+                         .model = it->model && it->model[0] ? it->model : c->model,
                          .variant = c->variant,
                          .prompt = it->prompt,
                          .negative = it->negative,
@@ -46,8 +57,20 @@ int sweep_record_make(SweepRecord *rec, Render *r, const SweepConf *c, const Swe
                          .clip_skip = it->clip_skip,
                          .guidance = it->guidance,
                          .guidance_rescale = it->rescale,
-                         .eta = it->eta};
-    TRY(render_model_hash(r, &rec->model_hash));
+                         .eta = it->eta,
+                         .variation_seed = it->variation_seed,
+                         .variation_strength = it->variation_strength,
+                         .seed_width = it->seed_width,
+                         .seed_height = it->seed_height,
+                         .hires = s->hires,
+                         .vae_tile = s->vae_tile,
+                         .vae = it->vae ? it->vae : "",
+                         .source = it->source ? it->source : "",
+                         .mask = it->mask ? it->mask : "",
+                         .strength = s->strength,
+                         .encode = s->encode,
+                         .inpaint = s->inpaint};
+    TRY(input_hashes(rec, r));
     for (int i = 0; i < it->nlora; i++) {
         rec->lora[i].name = it->lora[i].name;
         rec->lora[i].path = it->lora[i].path;
@@ -92,6 +115,71 @@ static void add_noise(StrBuf *b, const SweepConf *c)
         add_text(b, "gpu", SWEEP_GPU_NAMES[c->gpu]);
 }
 
+static int in_use(const char *text)
+{
+    return text && *text;
+}
+
+/* Only what is not as usual. */
+static void add_extras(const SweepRecord *rec, StrBuf *b)
+{
+    if (rec->variation_strength > 0) {
+        add_int(b, "variation_seed", rec->variation_seed);
+        add_number(b, "variation_strength", rec->variation_strength);
+    }
+    if (rec->seed_width)
+        str_add_format(b, ", \"seed_size\": [%d, %d]", rec->seed_width, rec->seed_height);
+    if (rec->hires.upscale) {
+        str_add(b, ", \"hires\": {");
+        add_text(b, "upscale", RENDER_UPSCALE_NAMES[rec->hires.upscale]);
+        add_number(b, "scale", rec->hires.scale);
+        add_int(b, "steps", rec->hires.steps);
+        add_number(b, "strength", rec->hires.strength);
+        str_add_char(b, '}');
+    }
+    if (rec->vae_tile)
+        add_int(b, "vae_tile", rec->vae_tile);
+    if (in_use(rec->source)) {
+        add_number(b, "strength", rec->strength);
+        add_text(b, "encode", RENDER_ENCODE_NAMES[rec->encode]);
+    }
+    if (in_use(rec->mask)) {
+        str_add(b, ", \"inpaint\": {");
+        add_text(b, "fill", RENDER_FILL_NAMES[rec->inpaint.fill]);
+        add_number(b, "blur", rec->inpaint.blur);
+        str_add_format(b, ", \"invert\": %s, \"paste\": %s}", rec->inpaint.invert ? "true" : "false", rec->inpaint.paste ? "true" : "false");
+    }
+}
+
+static void add_inputs(const SweepRecord *rec, StrBuf *b)
+{
+    add_text(b, "model", rec->model);
+    add_text(b, "variant", rec->variant);
+    add_text(b, "model_hash", rec->model_hash);
+    if (in_use(rec->vae)) {
+        add_text(b, "vae", rec->vae);
+        add_text(b, "vae_hash", rec->vae_hash);
+    }
+    str_add(b, ", \"lora\": [");
+    for (int i = 0; i < rec->nlora; i++) {
+        str_add(b, i ? ", {" : "{");
+        add_text(b, "name", rec->lora[i].name);
+        add_text(b, "path", rec->lora[i].path);
+        add_number(b, "scale", rec->lora[i].scale);
+        add_text(b, "hash", rec->lora[i].hash);
+        str_add_char(b, '}');
+    }
+    str_add_char(b, ']');
+    if (in_use(rec->source)) {
+        add_text(b, "source", rec->source);
+        add_text(b, "source_hash", rec->source_hash);
+    }
+    if (in_use(rec->mask)) {
+        add_text(b, "mask", rec->mask);
+        add_text(b, "mask_hash", rec->mask_hash);
+    }
+}
+
 void sweep_record_json(const SweepRecord *rec, StrBuf *b)
 {
     str_add_char(b, '{');
@@ -99,9 +187,6 @@ void sweep_record_json(const SweepRecord *rec, StrBuf *b)
     add_text(b, "commit", rec->commit);
     add_text(b, "backend", rec->backend);
     add_text(b, "dtype", rec->dtype);
-    add_text(b, "model", rec->model);
-    add_text(b, "variant", rec->variant);
-    add_text(b, "model_hash", rec->model_hash);
     add_int(b, "index", rec->index);
     add_text(b, "prompt", rec->prompt);
     add_text(b, "negative", rec->negative);
@@ -126,18 +211,21 @@ void sweep_record_json(const SweepRecord *rec, StrBuf *b)
     add_number(b, "guidance", rec->guidance);
     add_number(b, "guidance_rescale", rec->guidance_rescale);
     add_int(b, "clip_skip", rec->clip_skip);
-    str_add(b, ", \"lora\": [");
-    for (int i = 0; i < rec->nlora; i++) {
-        str_add(b, i ? ", {" : "{");
-        add_text(b, "name", rec->lora[i].name);
-        add_text(b, "path", rec->lora[i].path);
-        add_number(b, "scale", rec->lora[i].scale);
-        add_text(b, "hash", rec->lora[i].hash);
-        str_add_char(b, '}');
-    }
-    str_add_char(b, ']');
+    add_extras(rec, b);
     add_text(b, "pixels_sha256", rec->pixels_sha256);
+    add_inputs(rec, b);
     str_add_char(b, '}');
+}
+
+/* A1111's names of what is the same there. */
+static const char *upscaler_name(int upscale)
+{
+    switch (upscale) {
+    case RENDER_UPSCALE_LATENT_NEAREST: return "Latent (nearest)";
+    case RENDER_UPSCALE_LATENT_BILINEAR: return "Latent";
+    case RENDER_UPSCALE_LATENT_BICUBIC: return "Latent (bicubic)";
+    default: return "Lanczos";
+    }
 }
 
 static int fill_infotext(Infotext *t, const SweepRecord *rec)
@@ -154,6 +242,20 @@ static int fill_infotext(Infotext *t, const SweepRecord *rec)
     TRY(infotext_addf(t, "Size", "%dx%d", rec->width, rec->height));
     TRY(infotext_addf(t, "Model hash", "%.10s", rec->model_hash));
     TRY(infotext_add(t, "Model", io_path_name(rec->model)));
+    if (in_use(rec->vae)) {
+        TRY(infotext_addf(t, "VAE hash", "%.10s", rec->vae_hash));
+        TRY(infotext_add(t, "VAE", io_path_name(rec->vae)));
+    }
+    if (rec->variation_strength > 0) {
+        TRY(infotext_addf(t, "Variation seed", "%lld", (long long)rec->variation_seed));
+        TRY(infotext_addf(t, "Variation seed strength", "%g", rec->variation_strength));
+    }
+    if (rec->seed_width)
+        TRY(infotext_addf(t, "Seed resize from", "%dx%d", rec->seed_width, rec->seed_height));
+    if (in_use(rec->source))
+        TRY(infotext_addf(t, "Denoising strength", "%g", rec->strength));
+    else if (rec->hires.upscale)
+        TRY(infotext_addf(t, "Denoising strength", "%g", rec->hires.strength));
     if (rec->clip_skip > 1)
         TRY(infotext_addf(t, "Clip skip", "%d", rec->clip_skip));
     if (strcmp(rec->seed_compat, "a1111-gpu") != 0)
@@ -168,6 +270,14 @@ static int fill_infotext(Infotext *t, const SweepRecord *rec)
             rc = infotext_add(t, "Lora hashes", b.data);
         str_deinit(&b);
         TRY(rc);
+    }
+    if (in_use(rec->mask) && rec->inpaint.blur > 0)
+        TRY(infotext_addf(t, "Mask blur", "%g", rec->inpaint.blur));
+    if (rec->hires.upscale) {
+        TRY(infotext_addf(t, "Hires upscale", "%g", rec->hires.scale));
+        if (rec->hires.steps)
+            TRY(infotext_addf(t, "Hires steps", "%d", rec->hires.steps));
+        TRY(infotext_add(t, "Hires upscaler", upscaler_name(rec->hires.upscale)));
     }
     return infotext_addf(t, "Version", "atelier %s", rec->version);
 }
@@ -227,6 +337,86 @@ static int get_number(json_t *o, const char *key, const char *name, double *out)
     return 0;
 }
 
+static void get_text_or_none(json_t *o, const char *key, const char **out)
+{
+    const char *text = json_string_value(json_object_get(o, key));
+    *out = text ? text : "";
+}
+
+static int get_name(json_t *o, const char *key, const char *name, const char *const *names, int *out)
+{
+    const char *text;
+    TRY(get_text(o, key, name, &text));
+    for (int i = 0; names[i]; i++)
+        if (strcmp(names[i], text) == 0) {
+            *out = i;
+            return 0;
+        }
+    return err_set(ERR_RANGE, "%s: record: '%s' is '%s'", name, key, text);
+}
+
+static int get_hires(SweepRecord *rec, json_t *o, const char *name)
+{
+    int64_t steps;
+    if (!o)
+        return 0;
+    TRY(get_name(o, "upscale", name, RENDER_UPSCALE_NAMES, &rec->hires.upscale));
+    TRY(get_number(o, "scale", name, &rec->hires.scale));
+    TRY(get_int(o, "steps", name, 0, 10000, &steps));
+    rec->hires.steps = (int32_t)steps;
+    return get_number(o, "strength", name, &rec->hires.strength);
+}
+
+static int get_inpaint(SweepRecord *rec, json_t *o, const char *name)
+{
+    if (!o)
+        return 0;
+    TRY(get_name(o, "fill", name, RENDER_FILL_NAMES, &rec->inpaint.fill));
+    TRY(get_number(o, "blur", name, &rec->inpaint.blur));
+    rec->inpaint.invert = json_is_true(json_object_get(o, "invert"));
+    rec->inpaint.paste = json_is_true(json_object_get(o, "paste"));
+    return 0;
+}
+
+static int get_seed_size(SweepRecord *rec, json_t *list, const char *name)
+{
+    if (!list)
+        return 0;
+    json_int_t w = json_integer_value(json_array_get(list, 0)), h = json_integer_value(json_array_get(list, 1));
+    if (w < 1 || w > 16384 || h < 1 || h > 16384)
+        return err_set(ERR_RANGE, "%s: record: 'seed_size' is no [width, height]", name);
+    rec->seed_width = (int)w;
+    rec->seed_height = (int)h;
+    return 0;
+}
+
+static int get_extras(SweepRecord *rec, json_t *o, const char *name)
+{
+    const struct {
+        const char *key;
+        const char **to;
+    } texts[] = {{"vae", &rec->vae},   {"vae_hash", &rec->vae_hash},  {"source", &rec->source},
+                 {"source_hash", &rec->source_hash},  {"mask", &rec->mask}, {"mask_hash", &rec->mask_hash}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        get_text_or_none(o, texts[i].key, texts[i].to);
+    if (json_object_get(o, "variation_strength")) {
+        TRY(get_int(o, "variation_seed", name, 0, INT64_MAX, &rec->variation_seed));
+        TRY(get_number(o, "variation_strength", name, &rec->variation_strength));
+    }
+    TRY(get_seed_size(rec, json_object_get(o, "seed_size"), name));
+    TRY(get_hires(rec, json_object_get(o, "hires"), name));
+    if (json_object_get(o, "vae_tile")) {
+        int64_t tile;
+        TRY(get_int(o, "vae_tile", name, 0, 16384, &tile));
+        rec->vae_tile = (int)tile;
+    }
+    if (*rec->source) {
+        TRY(get_number(o, "strength", name, &rec->strength));
+        TRY(get_name(o, "encode", name, RENDER_ENCODE_NAMES, &rec->encode));
+    }
+    return get_inpaint(rec, json_object_get(o, "inpaint"), name);
+}
+
 static int get_lora(SweepRecord *rec, json_t *list, const char *name)
 {
     if (!json_is_array(list) || json_array_size(list) > RENDER_MAX_LORA)
@@ -280,6 +470,7 @@ int sweep_record_parse(SweepRecord *rec, const char *json, const char *name)
     TRY(get_number(o, "guidance", name, &rec->guidance));
     TRY(get_number(o, "guidance_rescale", name, &rec->guidance_rescale));
     TRY(get_number(o, "eta", name, &rec->eta));
+    TRY(get_extras(rec, o, name));
     return get_lora(rec, json_object_get(o, "lora"), name);
 }
 

@@ -19,6 +19,16 @@ typedef struct {
     int64_t index, seed;
     int width, height, steps, clip_skip;
     double guidance, guidance_rescale, eta;
+    int64_t variation_seed;
+    double variation_strength;                      /* 0: no variation */
+    int seed_width, seed_height;                    /* 0: as the image */
+    RenderHires hires;
+    int vae_tile;                                   /* in effect; 0: none */
+    const char *vae, *vae_hash;                     /* "": the model's own */
+    const char *source, *source_hash, *mask, *mask_hash; /* "": none */
+    double strength;                                /* with a source: */
+    int encode;
+    RenderInpaint inpaint;                          /* with a mask */
     int nlora;
     struct {
         const char *name, *path, *hash;
@@ -27,9 +37,10 @@ typedef struct {
     void *owner; /* of the texts after sweep_record_parse */
 } SweepRecord;
 
-/* Borrows from item, conf, setup and render (adapters' and model's hashes: computed here when first needed). */
+/* Borrows from item, conf, setup and render (hashes of the model, adapters and images: computed here when first needed). */
 int sweep_record_make(SweepRecord *rec, Render *r, const SweepConf *c, const SweepItem *it, const RenderSetup *s,
                       const char pixels_sha256[HASH_HEX_SIZE]);
+/* What the record was made from, with its hashes, is at the end of the text, from `"model": ` on. */
 void sweep_record_json(const SweepRecord *rec, StrBuf *out);
 /* *text: free(). */
 int sweep_record_infotext(const SweepRecord *rec, char **text);

@@ -6,9 +6,8 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/str.h"
 #include "io/file.h"
-
-enum { MERGE = 64 };
 
 static int parts_dir(char **out, const char *output)
 {
@@ -22,100 +21,109 @@ int sweep_store_init(SweepStore *s, const char *output, const char *identity, in
     s->seq = seq;
     TRY(parts_dir(&s->dir, output));
     TRY(str_copy(&s->identity, identity));
-    if (!(s->small = calloc(MERGE, sizeof *s->small)))
-        return err_set(ERR_NOMEM, "out of memory");
     return io_dir_make(s->dir);
 }
 
-static void forget_small(SweepStore *s)
+static int leave_part(SweepStore *s)
 {
-    for (int i = 0; i < s->nsmall; i++)
-        free(s->small[i]);
-    s->nsmall = 0;
+    int rc = io_h5_close(s->f);
+    free(s->path);
+    s->f = NULL;
+    s->path = NULL;
+    s->rows = s->bytes = 0;
+    return rc;
 }
 
 void sweep_store_deinit(SweepStore *s)
 {
-    if (s->small)
-        forget_small(s);
-    free(s->small);
+    leave_part(s);
     free(s->dir);
     free(s->identity);
     memset(s, 0, sizeof *s);
 }
 
-static int next_path(SweepStore *s, char **out)
+/* "r0012-00000003.h5" */
+static int parse_name(const char *name, int *rank, int64_t *seq)
 {
-    return str_format(out, "%s/r%04d-%08lld.h5", s->dir, s->rank, (long long)s->seq++);
+    int used = 0;
+    long long n;
+    if (sscanf(name, "r%d-%lld.h5%n", rank, &n, &used) != 2 || !used || name[used] || *rank < 0 || n < 0)
+        return 0;
+    *seq = n;
+    return 1;
 }
 
-static int part_begin(IoH5 **f, const SweepStore *s, const char *path, int width, int height, const int64_t latent[3])
+/* This rank's newest part, where it has room and is of this shape: an interrupted run goes on in it. */
+static int find_own(SweepStore *s, const SweepShape *shape)
 {
-    TRY(io_h5_create(f, path));
-    TRY(io_h5_set_attr_str(*f, "/", "format", "atelier sweep part"));
-    TRY(io_h5_set_attr_str(*f, "/", "identity", s->identity));
-    return sweep_block_create(*f, width, height, latent);
-}
-
-static int append_file(IoH5 *to, const char *path)
-{
-    IoH5 *f = NULL;
-    SweepBlock b = {0};
-    int rc;
-    TRY_GOTO(io_h5_open(&f, path));
-    TRY_GOTO(sweep_block_read(&b, f, 1));
-    rc = sweep_block_append(to, &b);
-done:
-    sweep_block_deinit(&b);
-    io_h5_close(f);
-    return rc;
-}
-
-/* One file in place of many; the many go only after the one is safe. */
-static int merge_small(SweepStore *s)
-{
-    IoH5 *f = NULL;
+    IoNames names;
+    SweepPart part = {0};
     char *path = NULL;
-    int rc;
-    TRY_GOTO(next_path(s, &path));
-    TRY_GOTO(part_begin(&f, s, path, s->width, s->height, s->latent));
-    for (int i = 0; i < s->nsmall; i++)
-        TRY_GOTO(append_file(f, s->small[i]));
-    TRY_GOTO(io_h5_commit(&f));
-    for (int i = 0; i < s->nsmall; i++)
-        TRY_GOTO(io_file_remove(s->small[i]));
-done:
-    io_h5_close(f);
-    free(path);
-    forget_small(s);
-    return rc;
+    int rank;
+    int64_t seq, size;
+    TRY(io_dir_list(&names, s->dir, ".h5"));
+    for (int i = names.count - 1; i >= 0 && !path; i--)
+        if (parse_name(names.items[i], &rank, &seq) && rank == s->rank && seq < s->seq && io_path_join(&path, s->dir, names.items[i]) < 0)
+            break;
+    io_names_deinit(&names);
+    if (!path)
+        return 0;
+    int rc = sweep_part_open(&part, path, s->identity, 0), fits = 0;
+    if (rc >= 0)
+        rc = io_file_size(&size, path);
+    if (rc >= 0) {
+        fits = sweep_shape_equal(&part.shape, shape) && part.n < SWEEP_PART_ROWS && size < SWEEP_PART_BYTES;
+        s->rows = part.n;
+        s->bytes = size;
+    }
+    sweep_part_close(&part);
+    if (fits && io_h5_open_safe(&s->f, path) >= 0)
+        s->path = path;
+    else
+        free(path);
+    return 0; /* a part that cannot be used is left alone */
 }
 
-int sweep_store_add(SweepStore *s, const SweepRow *rows, int n, int with_latents)
+static int take_part(SweepStore *s, const SweepShape *shape)
 {
-    IoH5 *f = NULL;
-    char *path = NULL;
-    SweepBlock b = {0};
-    int rc;
-    TRY_GOTO(sweep_block_from_rows(&b, rows, n, with_latents));
-    if (b.width != s->width || b.height != s->height)
-        forget_small(s);
-    s->width = b.width;
-    s->height = b.height;
-    memcpy(s->latent, b.latent, sizeof s->latent);
-    TRY_GOTO(next_path(s, &path));
-    TRY_GOTO(part_begin(&f, s, path, b.width, b.height, b.latent));
-    TRY_GOTO(sweep_block_append(f, &b));
-    TRY_GOTO(io_h5_commit(&f));
-    s->small[s->nsmall++] = path;
-    path = NULL;
-    if (s->nsmall == MERGE)
-        rc = merge_small(s);
-done:
-    sweep_block_deinit(&b);
-    io_h5_close(f);
-    free(path);
-    return rc;
+    int first = s->shape.width == 0;
+    if (s->f && sweep_shape_equal(&s->shape, shape) && s->rows < SWEEP_PART_ROWS && s->bytes < SWEEP_PART_BYTES)
+        return 0;
+    if (s->f) {
+        TRY(sweep_store_save(s));
+        TRY(leave_part(s));
+    }
+    if (first)
+        TRY(find_own(s, shape));
+    s->shape = *shape;
+    if (s->f)
+        return 0;
+    s->rows = s->bytes = 0;
+    if (!s->path)
+        TRY(str_format(&s->path, "%s/r%04d-%08lld.h5", s->dir, s->rank, (long long)s->seq));
+    TRY(sweep_part_create(&s->f, s->path, s->identity, shape));
+    s->seq++;
+    return 0;
+}
+
+int sweep_store_add(SweepStore *s, const SweepRow *rows, int n)
+{
+    SweepShape shape = sweep_row_shape(&rows[0]);
+    TRY(take_part(s, &shape));
+    TRY(sweep_part_append(s->f, rows, n));
+    s->rows += n;
+    for (int i = 0; i < n; i++)
+        s->bytes += sweep_row_bytes(&rows[i]);
+    s->dirty = 1;
+    return 0;
+}
+
+int sweep_store_save(SweepStore *s)
+{
+    if (s->f && s->dirty)
+        TRY(io_h5_save(s->f));
+    s->dirty = 0;
+    return 0;
 }
 
 /* ---- finding them again ---- */
@@ -128,7 +136,20 @@ void sweep_parts_deinit(SweepParts *p)
     memset(p, 0, sizeof *p);
 }
 
-int sweep_parts_scan(SweepParts *p, const char *output)
+static int add_part(SweepParts *p, const char *dir, const char *name, int repair)
+{
+    int rank;
+    int64_t seq;
+    char *path;
+    if (!parse_name(name, &rank, &seq))
+        return 0;
+    TRY(io_path_join(&path, dir, name));
+    p->path[p->count++] = path;
+    p->seq = seq >= p->seq ? seq + 1 : p->seq;
+    return repair ? io_h5_recover(path) : 0;
+}
+
+int sweep_parts_scan(SweepParts *p, const char *output, int repair)
 {
     char *dir;
     IoNames names = {0};
@@ -137,37 +158,19 @@ int sweep_parts_scan(SweepParts *p, const char *output)
     TRY(parts_dir(&dir, output));
     if (!io_file_is_dir(dir))
         goto done;
-    TRY_GOTO(io_dir_remove_temps(dir));
+    if (repair)
+        TRY_GOTO(io_dir_remove_temps(dir));
     TRY_GOTO(io_dir_list(&names, dir, NULL));
     if (!(p->path = calloc((size_t)names.count + 1, sizeof *p->path))) {
         rc = err_set(ERR_NOMEM, "out of memory");
         goto done;
     }
-    for (int i = 0; i < names.count; i++) {
-        int rank, used = 0;
-        long long seq;
-        char *path;
-        TRY_GOTO(io_path_join(&path, dir, names.items[i]));
-        if (sscanf(names.items[i], "r%d-%lld.h5%n", &rank, &seq, &used) == 2 && used > 0 && !names.items[i][used]) {
-            p->path[p->count++] = path;
-            p->seq = seq >= p->seq ? seq + 1 : p->seq;
-            continue;
-        }
-        free(path);
-    }
+    for (int i = 0; i < names.count; i++)
+        TRY_GOTO(add_part(p, dir, names.items[i], repair));
 done:
     io_names_deinit(&names);
     free(dir);
     return rc;
-}
-
-static int check_identity(IoH5 *f, const char *identity)
-{
-    char *text;
-    TRY(io_h5_attr_str(f, "/", "identity", &text));
-    int same = strcmp(text, identity) == 0;
-    free(text);
-    return same ? 0 : err_set(ERR_BUSY, "%s: holds images of another configuration", io_h5_path(f));
 }
 
 typedef struct {
@@ -175,76 +178,92 @@ typedef struct {
     int64_t count, n;
     SweepPartCheck check;
     void *ctx;
-    char last[2][512]; /* model and adapters of the image before */
+    char *last; /* inputs of the image before */
 } ReadState;
 
-static int read_part(const char *path, const char *identity, ReadState *st)
+/* Records end with what they were made from (record.h), so equal ends need no second look. */
+static int check_inputs(ReadState *st, const char *record)
 {
-    IoH5 *f = NULL;
-    SweepBlock b = {0};
-    int rc;
-    TRY_GOTO(io_h5_open(&f, path));
-    TRY_GOTO(check_identity(f, identity));
-    TRY_GOTO(sweep_block_read(&b, f, 0));
-    for (int64_t i = 0; i < b.n; i++) {
-        int64_t k = sweep_block_i64(&b, SWEEP_COL_INDEX, i);
-        if (k < 0 || k >= st->count) {
-            rc = err_set(ERR_RANGE, "%s: image number %lld of %lld", path, (long long)k, (long long)st->count);
-            goto done;
-        }
-        const char *model = sweep_block_text(&b, SWEEP_COL_MODEL_HASH, i), *lora = sweep_block_text(&b, SWEEP_COL_LORA_HASH, i);
-        if (st->check && (strncmp(model, st->last[0], 511) != 0 || strncmp(lora, st->last[1], 511) != 0)) {
-            int bad = st->check(st->ctx, sweep_block_text(&b, SWEEP_COL_RECORD, i));
-            if (bad < 0) {
-                rc = err_set(ERR_BUSY, "%s", err_message());
-                goto done;
-            }
-            snprintf(st->last[0], sizeof st->last[0], "%s", model);
-            snprintf(st->last[1], sizeof st->last[1], "%s", lora);
-        }
+    const char *inputs = strstr(record, "\"model\": ");
+    if (!st->check || (st->last && inputs && strcmp(inputs, st->last) == 0))
+        return 0;
+    free(st->last);
+    st->last = NULL;
+    TRY(str_copy(&st->last, inputs ? inputs : ""));
+    return st->check(st->ctx, record) < 0 ? err_set(ERR_BUSY, "%s", err_message()) : 0;
+}
+
+static int mark_rows(const SweepPart *p, const char *path, ReadState *st)
+{
+    for (int64_t i = 0; i < p->n; i++) {
+        int64_t k = p->index[i];
+        if (k < 0)
+            continue;
+        if (k >= st->count)
+            return err_set(ERR_RANGE, "%s: image number %lld of %lld", path, (long long)k, (long long)st->count);
+        TRY(check_inputs(st, p->record[i]));
         st->n += !st->done[k];
         st->done[k] = 1;
     }
-done:
-    sweep_block_deinit(&b);
-    io_h5_close(f);
+    return 0;
+}
+
+static int read_part(const char *path, const char *identity, ReadState *st)
+{
+    SweepPart p;
+    int64_t bad = 0;
+    int rc = sweep_part_open(&p, path, identity, 1), damaged;
+    if (rc >= 0)
+        rc = sweep_part_check(&p, path, 0, &bad);
+    damaged = bad > 0;
+    if (rc >= 0 && damaged)
+        rc = sweep_part_check(&p, path, 1, &bad);
+    if (rc >= 0 && damaged)
+        log_warn("%s is damaged; images that cannot be read are rendered again", path);
+    if (rc >= 0)
+        rc = mark_rows(&p, path, st);
+    sweep_part_close(&p);
+    return rc;
+}
+
+static int set_aside(const char *path)
+{
+    char *aside;
+    log_warn("%s; its images are rendered again", err_message());
+    TRY(str_format(&aside, "%s.broken", path));
+    int rc = rename(path, aside) == 0 ? 0 : err_errno("%s", aside);
+    free(aside);
     return rc;
 }
 
 int sweep_parts_read(SweepParts *p, const char *identity, uint8_t *done, int64_t count, int64_t *n, SweepPartCheck check, void *ctx)
 {
     ReadState st = {.done = done, .count = count, .check = check, .ctx = ctx};
-    int kept = 0;
+    int kept = 0, rc = 0;
     for (int i = 0; i < p->count; i++) {
-        int rc = read_part(p->path[i], identity, &st);
-        if (rc >= 0) {
-            p->path[kept++] = p->path[i];
-            continue;
+        int bad = rc < 0 ? 0 : read_part(p->path[i], identity, &st);
+        if (bad < 0 && (bad == ERR_BUSY || bad == ERR_NOMEM || bad == ERR_SPACE)) {
+            rc = bad;
+        } else if (bad < 0) {
+            rc = set_aside(p->path[i]);
+            if (rc >= 0) {
+                free(p->path[i]);
+                continue;
+            }
         }
-        char *aside = NULL;
-        if (rc != ERR_BUSY && rc != ERR_NOMEM && str_format(&aside, "%s.broken", p->path[i]) >= 0) {
-            log_warn("%s; its images are rendered again", err_message());
-            rc = rename(p->path[i], aside) == 0 ? 0 : err_errno("%s", aside);
-        }
-        free(aside);
-        if (rc < 0) {
-            while (i < p->count)
-                p->path[kept++] = p->path[i++];
-            p->count = kept;
-            return rc;
-        }
-        free(p->path[i]);
+        p->path[kept++] = p->path[i];
     }
     p->count = kept;
     *n = st.n;
-    return 0;
+    free(st.last);
+    return rc;
 }
 
 int sweep_parts_remove(const char *output)
 {
     SweepParts p;
     char *dir;
-    int rc = sweep_parts_scan(&p, output);
+    int rc = sweep_parts_scan(&p, output, 1);
     for (int i = 0; i < p.count && rc >= 0; i++)
         rc = io_file_remove(p.path[i]);
     sweep_parts_deinit(&p);

@@ -1,7 +1,7 @@
 /* A whole sweep: from its configuration to run.h5, PNGs and the contact sheet.
  *     OUT/sweep.yaml   resolved configuration      OUT/run.h5        everything, in the order of the items
  *     OUT/png/N.png    one per item                OUT/sheet.png     contact sheet
- *     OUT/parts/       finished images while the run is going on */
+ *     OUT/parts/       finished images of each rank; they stay where run.h5 is made of virtual datasets */
 #ifndef SWEEP_SWEEP_H
 #define SWEEP_SWEEP_H
 
@@ -11,6 +11,7 @@
 typedef struct {
     int64_t total, before, rendered; /* images of the run, found finished, rendered now */
     double seconds;
+    int lost;           /* ranks that died on the way */
 } SweepReport;
 
 /* Runs or continues a sweep; a finished one is left as it is but for the contact sheet and missing PNGs. threads: of this rank.
@@ -19,7 +20,4 @@ typedef struct {
 int sweep_run(const SweepConf *c, Comm *comm, int threads, SweepReport *report);
 /* What sweep_run would need: images, batches, work and memory, as text for people. */
 int sweep_plan_text(const SweepConf *c, int threads, StrBuf *out);
-/* "OUT/png/000012.png". *path: free(). */
-int sweep_png_path(const char *output, int64_t index, char **path);
-
 #endif

@@ -46,35 +46,44 @@ static void test_comm_self__collectives(void **state)
 
 enum { THREADS = 4, LIMIT = 20000 };
 typedef struct {
-    CommCounter *k;
+    CommService *s;
     char *seen;
 } Shared;
+
+static void give_number(void *ctx, int from, const int64_t ask[COMM_WORDS], int64_t answer[COMM_WORDS])
+{
+    int64_t *next = ctx;
+    (void)ask;
+    answer[0] = from == 0 && *next < LIMIT ? (*next)++ : -1;
+}
 
 static void *take(void *arg)
 {
     Shared *s = arg;
-    int64_t i;
-    while (comm_counter_next(s->k, &i) == 0 && i >= 0)
-        s->seen[i]++;
+    int64_t ask[COMM_WORDS] = {0}, answer[COMM_WORDS];
+    while (comm_service_ask(s->s, ask, answer) == 0 && answer[0] >= 0)
+        s->seen[answer[0]]++;
     return NULL;
 }
 
-static void test_comm_self__counter_is_thread_safe(void **state)
+static void test_comm_self__service_is_thread_safe(void **state)
 {
     (void)state;
     Comm c;
     Shared s = {NULL, calloc(LIMIT, 1)};
     pthread_t t[THREADS];
+    int64_t next = 0;
     comm_init_self(&c);
-    assert_int_equal(comm_counter_create(&s.k, &c, LIMIT), 0);
+    assert_int_equal(comm_service_create(&s.s, &c, give_number, &next, 1), 0);
+    assert_true(comm_service_is_local(s.s));
     for (int i = 0; i < THREADS; i++)
         pthread_create(&t[i], NULL, take, &s);
     for (int i = 0; i < THREADS; i++)
         pthread_join(t[i], NULL);
     for (int i = 0; i < LIMIT; i++)
         assert_int_equal(s.seen[i], 1);
-    assert_int_equal(comm_counter_destroy(s.k), 0);
-    assert_int_equal(comm_counter_destroy(NULL), 0);
+    assert_int_equal(comm_service_destroy(s.s), 0);
+    assert_int_equal(comm_service_destroy(NULL), 0);
     free(s.seen);
 }
 
@@ -135,7 +144,7 @@ static void test_comm_exact__order_does_not_matter(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_comm_self__collectives),       cmocka_unit_test(test_comm_self__counter_is_thread_safe),
+        cmocka_unit_test(test_comm_self__collectives),       cmocka_unit_test(test_comm_self__service_is_thread_safe),
         cmocka_unit_test(test_comm_exact__rounds_once_to_even), cmocka_unit_test(test_comm_exact__counts_bad_values),
         cmocka_unit_test(test_comm_exact__order_does_not_matter),
     };

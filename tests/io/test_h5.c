@@ -391,13 +391,13 @@ static void test_io_h5__join(void **state)
     snprintf(p0, sizeof p0, "%s/part0.h5", dir);
     snprintf(p1, sizeof p1, "%s/part1.h5", dir);
     snprintf(p2, sizeof p2, "%s/sub/part2.h5", dir);
-    const char *const files[] = {p0, p1, p2}, *const names[] = {"d/x", "b", "s"};
+    const IoH5Piece all[] = {{p0, 0, 3}, {p1, 0, 0}, {p2, 0, 2}}, some[] = {{p2, 1, 1}, {p0, 0, 1}, {p0, 2, 1}};
     int32_t x[10];
-    char **s = NULL;
-    int64_t n = 0;
     IoH5Info info;
     IoH5 *f = create("run.h5");
-    assert_int_equal(io_h5_join(f, files, 3, names, 3), 0);
+    assert_int_equal(io_h5_join(f, "d/x", "d/x", all, 3), 0);
+    assert_int_equal(io_h5_join(f, "b", "b", all, 3), 0);
+    assert_int_equal(io_h5_join(f, "picked", "d/x", some, 3), 0);
     assert_int_equal(io_h5_commit(&f), 0);
     /* Paths are relative: the whole folder may move. */
     char moved[80];
@@ -413,10 +413,9 @@ static void test_io_h5__join(void **state)
     assert_int_equal(io_h5_info(f, "b", &info), 0);
     assert_int_equal(info.dtype, DTYPE_BF16);
     assert_int_equal(info.dim[0], 5);
-    assert_int_equal(io_h5_read_strings(f, "s", &s, &n), 0);
-    assert_int_equal(n, 5);
-    assert_string_equal(s[4], "s4");
-    free(s);
+    assert_int_equal(io_h5_read(f, "picked", DTYPE_I32, x, 6), 0);
+    const int32_t want[6] = {8, 9, 0, 1, 4, 5};
+    assert_memory_equal(x, want, sizeof want);
     assert_int_equal(io_h5_close(f), 0);
 }
 
@@ -431,10 +430,11 @@ static void test_io_h5__join_rejects_other_shapes(void **state)
     f = create("b.h5");
     assert_int_equal(io_h5_write(f, "x", DTYPE_F32, 2, b, x, NULL), 0);
     assert_int_equal(io_h5_commit(&f), 0);
-    const char *const files[] = {in_dir("a.h5"), in_dir("b.h5")}, *const name = "x", *const absent = "y";
+    const IoH5Piece both[] = {{in_dir("a.h5"), 0, 2}, {in_dir("b.h5"), 0, 2}}, more = {in_dir("a.h5"), 1, 2};
     f = create("j.h5");
-    says(io_h5_join(f, files, 2, &name, 1), ERR_SHAPE, "b.h5: x");
-    says(io_h5_join(f, files, 2, &absent, 1), ERR_NOTFOUND, "a.h5: y");
+    says(io_h5_join(f, "x", "x", both, 2), ERR_SHAPE, "b.h5: x");
+    says(io_h5_join(f, "x", "y", both, 2), ERR_NOTFOUND, "a.h5: y");
+    says(io_h5_join(f, "x", "x", &more, 1), ERR_RANGE, "rows 1..3 of 2");
     assert_int_equal(io_h5_close(f), 0);
 }
 

@@ -161,38 +161,52 @@ static void test_comm_mpi__any(void **state)
     agree_on_result();
 }
 
-static void test_comm_mpi__counter_gives_each_number_once(void **state)
+/* Hands out 0, 1, ... words[0] - 1. */
+static void give_number(void *ctx, int from, const int64_t ask[COMM_WORDS], int64_t answer[COMM_WORDS])
+{
+    int64_t *next = ctx;
+    answer[0] = *next < ask[0] ? (*next)++ : -1;
+    answer[1] = from;
+    answer[7] = ask[7] + 1;
+}
+
+static int64_t next_number(CommService *s, int64_t limit)
+{
+    int64_t ask[COMM_WORDS] = {limit, 0, 0, 0, 0, 0, 0, 41}, answer[COMM_WORDS];
+    CHECK(comm_service_ask(s, ask, answer) == 0);
+    CHECK(answer[1] == comm.rank && answer[7] == 42);
+    return answer[0];
+}
+
+static void test_comm_mpi__service_gives_each_number_once(void **state)
 {
     (void)state;
     enum { N = 300 };
-    CommCounter *k;
-    int64_t seen[N] = {0}, i;
-    CHECK(comm_counter_create(&k, &comm, N) == 0);
-    for (;;) {
-        CHECK(comm_counter_next(k, &i) == 0);
-        if (i < 0)
-            break;
+    CommService *s;
+    int64_t seen[N] = {0}, i, next = 0;
+    CHECK(comm_service_create(&s, &comm, give_number, &next, 60) == 0);
+    while ((i = next_number(s, N)) >= 0) {
         CHECK(i < N);
         seen[i]++;
     }
-    CHECK(comm_counter_next(k, &i) == 0 && i == -1);
-    CHECK(comm_counter_destroy(k) == 0);
+    CHECK(next_number(s, N) == -1);
+    CHECK(comm_service_destroy(s) == 0);
     CHECK(comm_sum_i64(&comm, seen, N) == 0);
     for (i = 0; i < N; i++)
         CHECK(seen[i] == 1);
     agree_on_result();
 }
 
-/* Rank 0 computes without entering MPI; the others must get their numbers meanwhile. */
-static void test_comm_mpi__counter_answers_while_rank_0_is_busy(void **state)
+/* Rank 0 computes without entering MPI; the others must get their answers meanwhile. */
+static void test_comm_mpi__service_answers_while_rank_0_is_busy(void **state)
 {
     (void)state;
     enum { N = 50 };
     static const double BUSY = 0.6;
-    CommCounter *k;
-    int64_t i = 0, mine = 0;
+    CommService *s;
+    int64_t i = 0, mine = 0, next = 0;
     int64_t early = 0; /* numbers that came while rank 0 was busy */
-    CHECK(comm_counter_create(&k, &comm, N) == 0);
+    CHECK(comm_service_create(&s, &comm, give_number, &next, 60) == 0);
     CHECK(comm_barrier(&comm) == 0);
     double begin = clock_now();
     if (comm.rank == 0 && comm.size > 1) {
@@ -201,11 +215,11 @@ static void test_comm_mpi__counter_answers_while_rank_0_is_busy(void **state)
             x = x + 1;
     }
     while (i >= 0) {
-        CHECK(comm_counter_next(k, &i) == 0);
+        i = next_number(s, N);
         mine += i >= 0;
         early += i >= 0 && comm.rank > 0 && clock_now() - begin < 0.9 * BUSY;
     }
-    CHECK(comm_counter_destroy(k) == 0);
+    CHECK(comm_service_destroy(s) == 0);
     CHECK(comm_sum_i64(&comm, &early, 1) == 0);
     CHECK(comm.size == 1 || early >= N / 5);
     CHECK(comm_sum_i64(&comm, &mine, 1) == 0 && mine == N);
@@ -268,8 +282,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_comm_mpi__gathers),
         cmocka_unit_test(test_comm_mpi__agree),
         cmocka_unit_test(test_comm_mpi__any),
-        cmocka_unit_test(test_comm_mpi__counter_gives_each_number_once),
-        cmocka_unit_test(test_comm_mpi__counter_answers_while_rank_0_is_busy),
+        cmocka_unit_test(test_comm_mpi__service_gives_each_number_once),
+        cmocka_unit_test(test_comm_mpi__service_answers_while_rank_0_is_busy),
         cmocka_unit_test(test_comm_mpi__exact_sums_do_not_depend_on_ranks),
         cmocka_unit_test(test_comm_mpi__exact_reports_bad_values_everywhere),
     };

@@ -15,10 +15,10 @@ config "$T/k" 6 >"$T/k.yaml"
 mpirun -np 2 "$A" sweep "$T/k.yaml" output="$T/k6" >"$T/k.log" 2>&1
 check sweep_mpi__reference test -s "$T/k6/run.h5"
 for n in 2 3 4; do
-    count=$(parts "$T/k")
+    count=$(stored "$T/k")
     mpirun -np $n "$A" sweep "$T/k.yaml" batch=1 >"$T/k.log" 2>&1 &
     pid=$!
-    wait_for_part "$T/k" $pid "$count"
+    wait_for_image "$T/k" $pid "$count"
     victim=$(pgrep -P $pid | tail -n 1)
     [ -n "$victim" ] && kill -9 "$victim"
     if wait $pid; then echo "# np $n ended before it was killed"; fi
@@ -27,11 +27,24 @@ check sweep_mpi__resumes_after_killed_ranks mpirun -np 2 "$A" sweep "$T/k.yaml" 
 check sweep_mpi__killed_ranks_are_the_same same_images "$T/k6" "$T/k"
 check sweep_mpi__leaves_no_parts clean_folder "$T/k"
 
+# Where the launcher lets the others live, a killed rank does not end the sweep.
+config "$T/d" 6 >"$T/d.yaml"
+mpirun --enable-recovery -np 3 "$A" sweep "$T/d.yaml" batch=1 >"$T/d.log" 2>&1 &
+pid=$!
+wait_for_image "$T/d" $pid
+victim=$(pgrep -P $pid | tail -n 1)
+[ -n "$victim" ] && kill -9 "$victim"
+timeout 120 tail --pid=$pid -f /dev/null || kill -9 $pid
+wait $pid
+echo "# mpirun ended with $?"
+check sweep_mpi__goes_on_without_a_killed_rank grep -q "rank 2 was killed: its work goes to the others" "$T/d.log"
+check sweep_mpi__without_a_killed_rank_is_the_same same_images "$T/k6" "$T/d"
+
 # SIGUSR1 to mpirun reaches all ranks.
 config "$T/s" 6 >"$T/s.yaml"
 mpirun -np 2 "$A" sweep "$T/s.yaml" batch=1 >"$T/s.log" 2>&1 &
 pid=$!
-wait_for_part "$T/s" $pid
+wait_for_image "$T/s" $pid
 kill -USR1 $pid
 wait $pid
 rc=$?

@@ -51,7 +51,12 @@ same_images() { # FOLDER FOLDER: PNGs (with their records), sheet, and run.h5's 
 clean_folder() { # FOLDER: nothing of the work is left
     [ ! -e "$1/parts" ] && [ -z "$(find "$1" -name '*.tmp*')" ]
 }
-parts() { ls "$1"/parts/*.h5 2>/dev/null | wc -l; }
-wait_for_part() { # FOLDER PID [PARTS]: until there are more finished parts than PARTS (or the process is gone)
-    while [ "$(parts "$1")" -le "${3:-0}" ] && kill -0 "$2" 2>/dev/null; do sleep 0.02; done
+stored() { ls "$1"/png/*.png 2>/dev/null | wc -l; } # FOLDER: images that are safe for sure (a PNG is written after its image is saved)
+wait_for_image() { # FOLDER PID [IMAGES]: until more than IMAGES are stored (or the process is gone)
+    while [ "$(stored "$1")" -le "${3:-0}" ] && kill -0 "$2" 2>/dev/null; do sleep 0.02; done
+}
+each_once() { # FOLDER IMAGES: the parts hold each image once
+    local p
+    for p in "$1"/parts/*.h5; do h5dump -d meta/index -y -w 1 -o /dev/stdout "$p" | sed -n '/^ *-\{0,1\}[0-9]/s/[ ,]//gp'; done | sort -n >"$T/index.txt"
+    cmp "$T/index.txt" <(seq 0 $(($2 - 1)))
 }

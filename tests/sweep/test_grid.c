@@ -99,15 +99,18 @@ static void test_sweep_grid__work_order_visits_all_with_few_changes(void **state
     grid_end(&g, &c);
 }
 
-static void check_batches(const SweepGrid *g, const SweepWork *w, const uint8_t *done, int max)
+static int check_batches(const SweepGrid *g, const SweepWork *w, const uint8_t *done, int max)
 {
     uint8_t *seen = calloc((size_t)g->count, 1);
-    memcpy(seen, done, (size_t)g->count);
-    for (int64_t b = 0; b < w->nbatch; b++) {
+    int batches = 0;
+    for (int64_t k = 0; k < g->count; k++)
+        seen[k] = done[k];
+    for (int64_t at = 0, n; at < w->count; at += n, batches++) {
         SweepItem first, it;
-        assert_true(w->batch[b + 1] > w->batch[b] && w->batch[b + 1] - w->batch[b] <= max);
-        sweep_grid_item(g, w->item[w->batch[b]], &first);
-        for (int64_t i = w->batch[b]; i < w->batch[b + 1]; i++) {
+        n = sweep_work_batch(w, g, at, w->count, max);
+        assert_true(n >= 1 && n <= max);
+        sweep_grid_item(g, w->item[at], &first);
+        for (int64_t i = at; i < at + n; i++) {
             sweep_grid_item(g, w->item[i], &it);
             assert_true(sweep_item_compatible(&first, &it));
             assert_false(seen[w->item[i]]);
@@ -117,6 +120,7 @@ static void check_batches(const SweepGrid *g, const SweepWork *w, const uint8_t 
     for (int64_t k = 0; k < g->count; k++)
         assert_true(seen[k]);
     free(seen);
+    return batches;
 }
 
 static void test_sweep_grid__batches_cover_what_is_left(void **state)
@@ -127,14 +131,13 @@ static void test_sweep_grid__batches_cover_what_is_left(void **state)
     SweepWork w;
     grid_of(&g, &c, full_grid);
     uint8_t *done = calloc((size_t)g.count, 1);
-    OK(sweep_work_init(&w, &g, done, 5));
+    OK(sweep_work_init(&w, &g, done));
     assert_int_equal(w.count, g.count);
-    assert_int_equal(w.nbatch, 6 * 3); /* 12 images of each kind, 5 at once */
-    check_batches(&g, &w, done, 5);
+    assert_int_equal(check_batches(&g, &w, done, 5), 6 * 3); /* 12 images of each kind, 5 at once */
     sweep_work_deinit(&w);
     for (int64_t k = 0; k < g.count; k += 3)
         done[k] = 1;
-    OK(sweep_work_init(&w, &g, done, 4));
+    OK(sweep_work_init(&w, &g, done));
     assert_int_equal(w.count, g.count - 24);
     check_batches(&g, &w, done, 4);
     sweep_work_deinit(&w);
@@ -150,9 +153,8 @@ static void test_sweep_grid__guidance_off_goes_apart(void **state)
     SweepWork w;
     uint8_t done[40] = {0};
     grid_of(&g, &c, "axes: {prompt: [a, b], seed: {range: [1, 5]}, guidance: [1, 2, 4.5]}\n");
-    OK(sweep_work_init(&w, &g, done, 10));
-    assert_int_equal(w.nbatch, 3); /* 10 without, 20 with guidance of mixed scales */
-    check_batches(&g, &w, done, 10);
+    OK(sweep_work_init(&w, &g, done));
+    assert_int_equal(check_batches(&g, &w, done, 10), 3); /* 10 without, 20 with guidance of mixed scales */
     sweep_work_deinit(&w);
     grid_end(&g, &c);
 }

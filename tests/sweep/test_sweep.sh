@@ -19,33 +19,32 @@ check sweep__finished_run_again "$A" sweep "$T/a.yaml"
 check sweep__finished_run_is_kept test "$before" = "$(stat -c %Y.%s "$T/a/run.h5")"
 check sweep__lost_files_come_back same_images "$T/a" "$T/b"
 
-# kill -9 again and again, at any moment.
-config "$T/k" >"$T/k.yaml"
-kills=0
-for i in $(seq 1 40); do
-    { timeout -s KILL "$((i / 10)).$((i % 10))$((RANDOM % 10))" "$A" sweep "$T/k.yaml" batch=1 >"$T/k.log" 2>&1; rc=$?; } 2>/dev/null
-    [ $rc -eq 0 ] && break
-    kills=$((kills + 1))
-done
-echo "# killed $kills times"
-check sweep__is_killed_on_the_way test $kills -gt 0
-check sweep__killed_run_is_the_same same_images "$T/a" "$T/k"
-check sweep__killed_run_leaves_no_parts clean_folder "$T/k"
+# run.h5 of virtual datasets, and made self-contained afterwards.
+check sweep__virtual "$A" sweep "$T/a.yaml" output="$T/v" join=virtual queue=1
+check sweep__virtual_is_the_same_to_readers bash -c "'$A' export '$T/v/run.h5' '$T/ve' --shard 0 && diff -r '$T/a/png' '$T/ve'"
+check sweep__virtual_keeps_its_parts each_once "$T/v" 24
+check sweep__virtual_is_read_by_h5dump bash -c "h5dump -p -H '$T/v/run.h5' | grep -q 'VIRTUAL' && h5dump -d images -s 23,0,0,0 -c 1,1,8,3 '$T/v/run.h5' >/dev/null"
+check sweep__virtual_finished_run_again "$A" sweep "$T/a.yaml" output="$T/v" join=virtual
+check consolidate__runs "$A" consolidate "$T/v/run.h5" -o "$T/c.h5"
+mv "$T/v/parts" "$T/v/gone"
+refused sweep__virtual_without_parts 1 "belongs beside it" "$A" reproduce "$T/v/run.h5" --index 3
+check consolidate__is_the_same cmp <(h5dump -d images "$T/a/run.h5" | tail -n +2) <(h5dump -d images "$T/c.h5" | tail -n +2)
+check consolidate__keeps_records cmp <(h5dump -d meta/record "$T/a/run.h5" | tail -n +2) <(h5dump -d meta/record "$T/c.h5" | tail -n +2)
 
 # SIGTERM and SIGUSR1: exit code 3, nothing lost.
 config "$T/s" 2 >"$T/s.yaml"
 for sig in TERM USR1 INT; do
-    count=$(parts "$T/s")
+    count=$(stored "$T/s")
     "$A" sweep "$T/s.yaml" batch=1 >"$T/s.log" 2>&1 &
     pid=$!
-    wait_for_part "$T/s" $pid $count
+    wait_for_image "$T/s" $pid $count
     kill -$sig $pid
     wait $pid
     rc=$?
     if [ $rc -eq 3 ] && grep -q "stopped by SIG$sig" "$T/s.log" && grep -q "of 24 images are done" "$T/s.log"; then ok "sweep__stops_on_$sig"
     else bad "sweep__stops_on_$sig" "exit $rc: $(cat "$T/s.log")"; fi
 done
-# A damaged part is put aside and its images are rendered again.
+# A damaged part: what can be read is kept, the others are rendered again.
 part=$(ls "$T/s"/parts/*.h5 | head -n 1)
 head -c 700 "$part" >"$T/cut" && cp "$T/cut" "$part"
 "$A" sweep "$T/s.yaml" >"$T/s.log" 2>&1
@@ -57,7 +56,7 @@ check sweep__stopped_run_is_the_same same_images "$T/a" "$T/s"
 config "$T/l" 40 >"$T/l.yaml"
 "$A" sweep "$T/l.yaml" batch=1 >"$T/l.log" 2>&1 &
 pid=$!
-wait_for_part "$T/l" $pid
+wait_for_image "$T/l" $pid
 refused sweep__locked_folder_is_refused 1 "in use by another run" "$A" sweep "$T/l.yaml"
 kill -9 $pid
 wait $pid 2>/dev/null
@@ -66,7 +65,7 @@ cp -rL tests/vectors/sd15-tiny "$T/model"
 sed "s#tests/vectors/sd15-tiny#$T/model#" "$T/l.yaml" >"$T/m.yaml"
 "$A" sweep "$T/m.yaml" output="$T/m" batch=1 >"$T/m.log" 2>&1 &
 pid=$!
-wait_for_part "$T/m" $pid
+wait_for_image "$T/m" $pid
 kill -TERM $pid
 wait $pid 2>/dev/null
 weights=$T/model/vae/diffusion_pytorch_model.safetensors
@@ -94,7 +93,7 @@ check plan__counts bash -c "'$A' plan '$T/a.yaml' | grep -q '24 images = prompt 
 check tokenize__ids bash -c "'$A' tokenize tests/vectors/sd15-tiny 'two cats' | grep -q '^1237 3989'"
 check info__runs "$A" info
 check version__is_printed bash -c "'$A' --version | grep -q '^atelier '"
-for c in train sweep plan sample reproduce export score tokenize info; do
+for c in train sweep plan sample reproduce export consolidate score tokenize info; do
     check "help__$c" bash -c "'$A' help $c | grep -q '^usage: ' && '$A' $c --help | grep -q '^usage: '"
 done
 
@@ -122,13 +121,24 @@ refused usage__no_config 2 "configuration file" "$A" sweep
 refused usage__two_configs 2 "one configuration" "$A" sweep "$T/a.yaml" "$T/b.yaml"
 refused usage__option 2 "--fast" "$A" sweep "$T/a.yaml" --fast
 refused usage__sample 2 "prompt" "$A" sample tests/vectors/sd15-tiny
+# A full disk: the run waits and says so, and goes on when there is room; told to stop meanwhile it keeps what is done.
 mkdir -p "$T/full"
-if mount -t tmpfs -o size=100k none "$T/full" 2>/dev/null; then
-    refused bad__full_disk 1 "No space" "$A" sweep "$T/a.yaml" output="$T/full/o"
-    check bad__full_disk_leaves_no_run test ! -e "$T/full/o/run.h5"
-    check bad__full_disk_part_is_not_seen test "$(parts "$T/full/o")" = 0
+if mount -t tmpfs -o size=120k none "$T/full" 2>/dev/null; then
+    "$A" sweep "$T/a.yaml" output="$T/full/o" batch=1 >"$T/f.log" 2>&1 &
+    pid=$!
+    for i in $(seq 400); do grep -q "waits until there is room" "$T/f.log" && break; kill -0 $pid 2>/dev/null || break; sleep 0.1; done
+    check full_disk__waits grep -q "No space left on device: this rank waits until there is room" "$T/f.log"
+    kill -TERM $pid
+    wait $pid
+    check full_disk__stops_with_3 test $? -eq 3
+    "$A" sweep "$T/a.yaml" output="$T/full/o" batch=1 >"$T/f.log" 2>&1 &
+    pid=$!
+    for i in $(seq 400); do grep -q "waits" "$T/f.log" && break; kill -0 $pid 2>/dev/null || break; sleep 0.1; done
+    mount -o remount,size=100m "$T/full"
+    check full_disk__goes_on wait $pid
+    check full_disk__is_the_same same_images "$T/a" "$T/full/o"
     umount "$T/full"
 else
-    echo "skip bad__full_disk (cannot mount)"
+    echo "skip full_disk (cannot mount)"
 fi
 exit $((fails > 0))
