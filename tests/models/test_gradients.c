@@ -107,8 +107,8 @@ static void make_lora(Train *r, const char *const *targets, int ntargets)
         for (int k = 0; k < 2; k++) {
             snprintf(name, sizeof name, "init.%s.lora_%c.weight", part->path, k ? 'B' : 'A');
             Ref v = ref_get(r->ref, name, 0);
-            assert_true(shape_equal(&v.shape, k ? &part->up : &part->down));
-            memcpy(k ? part->b : part->a, v.v, (size_t)v.count * sizeof(float));
+            assert_true(shape_equal(&v.shape, &part->shape[k ? NN_UP : NN_DOWN]));
+            memcpy(part->f[k ? NN_UP : NN_DOWN], v.v, (size_t)v.count * sizeof(float));
             free(v.v);
             tensors++;
         }

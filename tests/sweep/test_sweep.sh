@@ -27,7 +27,7 @@ check sweep__virtual_is_read_by_h5dump bash -c "h5dump -p -H '$T/v/run.h5' | gre
 check sweep__virtual_finished_run_again "$A" sweep "$T/a.yaml" output="$T/v" join=virtual
 check consolidate__runs "$A" consolidate "$T/v/run.h5" -o "$T/c.h5"
 mv "$T/v/parts" "$T/v/gone"
-refused sweep__virtual_without_parts 1 "belongs beside it" "$A" reproduce "$T/v/run.h5" --index 3
+refused sweep__virtual_without_parts 1 "belongs beside it" "$A" reproduce "$T/v/run.h5#3"
 check consolidate__is_the_same cmp <(h5dump -d images "$T/a/run.h5" | tail -n +2) <(h5dump -d images "$T/c.h5" | tail -n +2)
 check consolidate__keeps_records cmp <(h5dump -d meta/record "$T/a/run.h5" | tail -n +2) <(h5dump -d meta/record "$T/c.h5" | tail -n +2)
 
@@ -135,7 +135,8 @@ if mount -t tmpfs -o size=120k none "$T/full" 2>/dev/null; then
     pid=$!
     for i in $(seq 400); do grep -q "waits" "$T/f.log" && break; kill -0 $pid 2>/dev/null || break; sleep 0.1; done
     mount -o remount,size=100m "$T/full"
-    check full_disk__goes_on wait $pid
+    wait $pid # not in a subshell: it is our child
+    check full_disk__goes_on test $? -eq 0
     check full_disk__is_the_same same_images "$T/a" "$T/full/o"
     umount "$T/full"
 else
