@@ -89,7 +89,8 @@ def trained_here():
 
 
 KINDS = {"loha": "type: loha, rank: 3", "lokr": "type: lokr, rank: 2, decompose_both: true, lokr_factor: 4",
-         "dora": "rank: 4, alpha: 8, dora: true", "rslora": "rank: 4, alpha: 4, rslora: true, conv_rank: 2"}
+         "dora": "rank: 4, alpha: 8, dora: true, format: peft",  # diffusers drops kohya's dora_scale
+         "rslora": "rank: 4, alpha: 4, rslora: true, conv_rank: 2"}
 
 
 def train_kind(name, keys):
@@ -115,27 +116,6 @@ def check_hashes(name, path):
     ok(f"lora: {name}, sshs_legacy_hash", meta["sshs_legacy_hash"] == legacy)
 
 
-@section("lora: every kind trained by atelier")
-def kinds():
-    paths = {name: train_kind(name, keys) for name, keys in KINDS.items()}
-    for name, path in paths.items():
-        check_hashes(name, path)
-    for name in ("dora", "rslora"):
-        compare(f"lora: {name} to diffusers", paths[name], samplers=("ddim",))
-    for name in ("loha", "lokr"):
-        merged = tmp / f"{name}-merged"
-        atelier("merge", TINY, paths[name], "-o", merged)
-        from peers import pipeline as open_pipeline
-        same(f"lora: {name}, merged by atelier, rendered by diffusers", ours(3, "ddim", [(paths[name], 1)]),
-             diffuse(open_pipeline(merged), PROMPT, "ddim", 3, STEPS, SIZE, negative=NEGATIVE))
-        try:
-            import lycoris  # noqa: F401
-        except ImportError:
-            skip(f"lora: {name} with LyCORIS", "lycoris_lora is not installed")
-            continue
-        check_delta(name, paths[name])
-
-
 def check_delta(name, path):
     """The change of every module's weight by LyCORIS' own code, against the merged model's."""
     from lycoris.functional import loha
@@ -159,6 +139,28 @@ def check_delta(name, path):
         want = (merged[key].double() - base[key].double()).reshape(-1)
         worst = max(worst, ((d.double().reshape(-1) - want).norm() / want.norm()).item())
     ok(f"lora: {name}, the change as LyCORIS computes it", worst < 1e-4, f"worst relative difference {worst:.1e}")
+
+
+@section("lora: every kind trained by atelier")
+def kinds():
+    paths = {name: train_kind(name, keys) for name, keys in KINDS.items()}
+    for name, path in paths.items():
+        if name != "dora":
+            check_hashes(name, path)
+    for name in ("dora", "rslora"):
+        compare(f"lora: {name} to diffusers", paths[name], samplers=("ddim",))
+    for name in ("loha", "lokr"):
+        merged = tmp / f"{name}-merged"
+        atelier("merge", TINY, paths[name], "-o", merged)
+        from peers import pipeline as open_pipeline
+        same(f"lora: {name}, merged by atelier, rendered by diffusers", ours(3, "ddim", [(paths[name], 1)]),
+             diffuse(open_pipeline(merged), PROMPT, "ddim", 3, STEPS, SIZE, negative=NEGATIVE))
+        try:
+            import lycoris  # noqa: F401
+        except ImportError:
+            skip(f"lora: {name} with LyCORIS", "lycoris_lora is not installed")
+            continue
+        check_delta(name, paths[name])
 
 
 def random_adapter(conv, text):

@@ -12,7 +12,11 @@ kind lokr "type: lokr, rank: 2, decompose_both: true, rank_dropout: 0.2"
 kind dora "rank: 4, dora: true, rslora: true, conv_rank: 2"
 kind loha "type: loha, rank: 2, dropout: 0.1, module_dropout: 0.2, max_norm: 0.5,
   rules: [{match: 'mid_block*', rank: 3, alpha: 1, lr: 5e-3}]"
-killed loha
+make_config "steps: 24" "checkpoint: {every: 2}" "micro_batch: 2" "lora: {type: loha, rank: 2, dropout: 0.1, module_dropout: 0.2, $T}"
+straight long
+killed long
+make_config "steps: 4" "checkpoint: {every: 2}" "micro_batch: 2" "optimizer: {lr: 1e-2, lora_plus: 4}" "lora: {type: loha, rank: 2,
+  dropout: 0.1, module_dropout: 0.2, max_norm: 0.5, rules: [{match: 'mid_block*', rank: 3, alpha: 1, lr: 5e-3}], $T}"
 ranks loha 2
 for k in loha dora lokr; do
     "$BIN" inspect "$TMP/$k/out/lora.safetensors" >"$TMP/$k.txt" 2>&1
