@@ -8,7 +8,6 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/rng.h"
 #include "sweep/sched.h"
 
 /* Seconds: a message one way, its answer by the serving thread (which looks every 0.5 ms), and the item itself on average. */

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/rng.h"
 #include "base/str.h"
 #include "io/file.h"
 #include "sweep/record.h"
@@ -51,7 +50,7 @@ static int raw_bandwidth(const char *folder, double *out)
     if (!data)
         return err_set(ERR_NOMEM, "out of memory");
     for (int i = 0; i < PIECE; i++)
-        data[i] = (char)(i * 2654435761u >> 24);
+        data[i] = (char)((unsigned)i * 2654435761u >> 24);
     double start = clock_now();
     int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0666), rc = fd < 0 ? err_errno("%s", path) : 0;
     for (int i = 0; i < PIECES && rc >= 0; i++)
@@ -148,7 +147,7 @@ static int writer(const char *folder, int n, int side, double raw)
 
 static int bench(const char *folder, int n, int side)
 {
-    double raw;
+    double raw = 0;
     TRY(raw_bandwidth(folder, &raw));
     printf("raw: %.1f MB/s (256 MiB, synced)\n", raw * 1e-6);
     TRY(writer(folder, n, side, raw));

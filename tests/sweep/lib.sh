@@ -57,6 +57,12 @@ wait_for_image() { # FOLDER PID [IMAGES]: until more than IMAGES are stored (or 
 }
 each_once() { # FOLDER IMAGES: the parts hold each image once
     local p
-    for p in "$1"/parts/*.h5; do h5dump -d meta/index -y -w 1 -o "$T/dump.txt" "$p" >/dev/null; cat "$T/dump.txt" | sed -n '/^ *-\{0,1\}[0-9]/s/[ ,]//gp'; echo; done | sed '/^$/d' | sort -n >"$T/index.txt"
-    diff "$T/index.txt" <(seq 0 $(($2 - 1)))
+    for p in "$1"/parts/*.h5; do
+        h5dump -d meta/index -y -w 1 -o "$T/index.part" "$p" >/dev/null || return 1
+        grep -o '[-0-9]\+' "$T/index.part"
+    done | sort -n >"$T/index.txt"
+    cmp "$T/index.txt" <(seq 0 $(($2 - 1)))
+}
+same_set() { # NAME FILE FILE: a dataset of two files is the same, and there
+    h5dump -d "$1" "$2" | tail -n +2 >"$T/set.a" && h5dump -d "$1" "$3" | tail -n +2 >"$T/set.b" && [ -s "$T/set.a" ] && cmp "$T/set.a" "$T/set.b"
 }
