@@ -50,14 +50,16 @@ int h5_writable(const IoH5 *f, const char *name)
     return f->writable ? 0 : err_set(ERR_IO, "%s: %s: file is open for reading only", f->path, name);
 }
 
-static hid_t access_props(int safe)
+static hid_t access_props(IoH5 *f)
 {
     hid_t p = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_libver_bounds(p, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
     H5Pset_fclose_degree(p, H5F_CLOSE_STRONG);
     H5Pset_file_locking(p, 1, 1); /* file systems without locks are fine */
-    if (safe)
-        h5_journal_driver(p);
+    if (f->safe && h5_journal_driver(&f->driver, p) < 0) {
+        H5Pclose(p);
+        return H5I_INVALID_HID; /* creating or opening says so */
+    }
     return p;
 }
 
@@ -78,6 +80,8 @@ static int make(IoH5 **out, const char *path)
 
 static void discard(IoH5 *f)
 {
+    if (f->driver > 0)
+        H5Idec_ref(f->driver);
     io_atomic_abort(f->atomic);
     free(f->path);
     free(f);
@@ -85,7 +89,7 @@ static void discard(IoH5 *f)
 
 static int create_at(IoH5 *f, const char *path)
 {
-    hid_t props = access_props(f->safe), file_props = H5Pcreate(H5P_FILE_CREATE);
+    hid_t props = access_props(f), file_props = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_obj_track_times(file_props, 0);
     f->file = H5Fcreate(path, H5F_ACC_TRUNC, file_props, props);
     f->writable = 1;
@@ -146,7 +150,7 @@ static int open_at(IoH5 **out, const char *path, int writable, int safe)
         return err_set(ERR_FORMAT, "%s: not an HDF5 file", path);
     }
     f->safe = safe;
-    hid_t props = access_props(safe);
+    hid_t props = access_props(f);
     f->file = H5Fopen(path, writable ? H5F_ACC_RDWR : H5F_ACC_RDONLY, props);
     f->writable = writable;
     int rc = f->file < 0 ? h5_fail(ERR_FORMAT, f, NULL, "cannot open HDF5 file") : 0;

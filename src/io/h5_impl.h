@@ -13,6 +13,7 @@ struct IoH5 {
     struct IoAtomic *atomic; /* NULL when the file has its own name already */
     char *path;
     int writable;
+    hid_t driver; /* held until the file is closed: HDF5 looks at it after its own last use; 0: HDF5's */
     int safe; /* opened by io_h5_create_safe or io_h5_open_safe */
 };
 
@@ -41,9 +42,9 @@ int h5_make_dataset(IoH5 *f, const char *name, hid_t type, Dtype t, hid_t space,
 /* Shape and dtype of rows to be created with `store` set in props; dim[0] rows. */
 int h5_set_store(IoH5 *f, const char *name, hid_t props, size_t element, int ndim, const hsize_t *dim, int extensible, const IoH5Store *store);
 
-/* The file driver behind io_h5_create_safe. */
+/* The file driver behind io_h5_create_safe. *id: H5Idec_ref after the file is closed. */
 typedef struct H5Journal H5Journal;
-int h5_journal_driver(hid_t access);
+int h5_journal_driver(hid_t *id, hid_t access);
 int h5_journal_of(H5Journal **out, const IoH5 *f);
 /* All pages to disk. published: the file has its final name `path`, so the journal is used. See io_h5_save. */
 int h5_journal_save(H5Journal *j, const char *path, int published);

@@ -252,14 +252,10 @@ static const H5FD_class_t vfd_class = {.name = "atelier-journal",
                                        .truncate = vfd_truncate,
                                        .fl_map = H5FD_FLMAP_DICHOTOMY};
 
-int h5_journal_driver(hid_t access)
+int h5_journal_driver(hid_t *id, hid_t access)
 {
-    hid_t id = H5FDregister(&vfd_class);
-    if (id < 0)
-        return -1;
-    int bad = H5Pset_driver(access, id, NULL);
-    H5Idec_ref(id); /* the property list and the file hold it */
-    return bad;
+    *id = H5FDregister(&vfd_class);
+    return *id < 0 ? -1 : (int)H5Pset_driver(access, *id, NULL);
 }
 
 int h5_journal_of(H5Journal **out, const IoH5 *f)
