@@ -312,7 +312,7 @@ static void trim(StrBuf *s)
 /* A path with choices in it is a choice between the wildcards of all its expansions. */
 static int build_paths(Builder *b, const Ast *wild, const Ast *variant, Binding *env, const Tree *path, Tree **out)
 {
-    Template one = {.mode = TEMPLATE_COMBINATORIAL, .root = (Tree *)path};
+    Template one = {.mode = TEMPLATE_COMBINATORIAL, .root = (Tree *)path, .nslots = b->t->nslots};
     Tree *t;
     StrBuf name;
     int rc = 0;

@@ -334,8 +334,7 @@ static Eval *eval_create(int nslots, uint64_t seed, uint64_t item)
 
 static void eval_destroy(Eval *e, int nslots)
 {
-    (void)nslots; /* the tree of a wildcard's path may use slots that came later */
-    for (size_t i = 0; i < sizeof e->slot / sizeof *e->slot; i++)
+    for (int i = 0; i < nslots; i++)
         str_deinit(&e->slot[i]);
     free(e);
 }

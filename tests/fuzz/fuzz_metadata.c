@@ -20,6 +20,9 @@ static void try_foreign(const IoPngText *text, int n)
             fprintf(stderr, "%s\n%s\n", err_message(), yaml.data);
             FUZZ_REQUIRE(!"the configuration loads");
         }
+        if (str_is_utf8(f.prompt, strlen(f.prompt))) /* YAML carries no other bytes: they are written as '?' */
+            FUZZ_REQUIRE(strcmp(c.prompt, f.prompt) == 0);
+        FUZZ_REQUIRE(str_is_utf8(yaml.data, yaml.len) && c.seed == f.seed);
         config_deinit(&sweep_conf_table, &c);
     }
     str_deinit(&yaml);
