@@ -133,8 +133,6 @@ __global__ void k_upsample_bwd(const T *dy, T *dx, int64_t n, int64_t h, int64_t
     }
 }
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /* By the rows alone, so that an item's sum does not depend on the batch. */
 int64_t sum_chunk(int64_t rows) { return rows <= 64 ? 64 : ceil_div(rows, ceil_div(rows, 128) < 512 ? ceil_div(rows, 128) : 512); }
 

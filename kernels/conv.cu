@@ -8,8 +8,6 @@
 
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /* From an output pixel and a tap to a source pixel: (o * mul + base + sign * tap) / div where it divides. */
 struct Gather {
     int64_t rows;              /* n * oh * ow */

@@ -7,9 +7,11 @@
 
 enum { GRID_BLOCK = 256, GRID_MOST = 16384 };
 
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 static inline unsigned grid_for(int64_t threads)
 {
-    int64_t blocks = (threads + GRID_BLOCK - 1) / GRID_BLOCK;
+    int64_t blocks = ceil_div(threads, GRID_BLOCK);
     return (unsigned)(blocks < 1 ? 1 : blocks > GRID_MOST ? (int64_t)GRID_MOST : blocks);
 }
 __device__ __forceinline__ int64_t grid_first() { return (int64_t)blockIdx.x * blockDim.x + threadIdx.x; }

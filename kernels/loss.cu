@@ -163,7 +163,7 @@ template <typename T> __global__ void k_kl_bwd(const float *dk, const T *m, cons
     }
 }
 
-int64_t pieces_of(int64_t count) { return (count + PIECE - 1) / PIECE; }
+int64_t pieces_of(int64_t count) { return ceil_div(count, PIECE); }
 
 } // namespace
 

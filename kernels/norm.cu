@@ -9,8 +9,6 @@ namespace {
 
 enum { GN_BLOCK = 256, GN_CHUNK_ROWS = 64, GN_CHUNKS = 256, LN_WARPS = 4 };
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 int64_t gn_chunks(int64_t rows)
 {
     int64_t n = ceil_div(rows, GN_CHUNK_ROWS);
@@ -29,6 +27,29 @@ template <bool SILU> __device__ __forceinline__ float gn_dz(float dy, float z)
         return dy;
     float s = 1.0f / (1.0f + expf(-z));
     return dy * s * (1.0f + z * (1.0f - s));
+}
+
+/* Adds the two sums of the block's rows, in order, and stores them at part[item, chunk, 2, c]. One barrier: all threads come. */
+template <int N> __device__ __forceinline__ void gn_store_sums(const float *s1, const float *s2, float *red, float *part, int64_t ch, int64_t c)
+{
+    int across = (int)blockDim.x, deep = (int)blockDim.y, tx = (int)threadIdx.x, ty = (int)threadIdx.y;
+    for (int i = 0; i < N; i++) {
+        red[(ty * across + tx) * N + i] = s1[i];
+        red[(GN_BLOCK + ty * across + tx) * N + i] = s2[i];
+    }
+    BARRIER();
+    if (ty > 0 || ch >= c)
+        return;
+    float *out = part + ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * 2 * c;
+    for (int i = 0; i < N; i++) {
+        float t1 = 0, t2 = 0;
+        for (int y = 0; y < deep; y++) {
+            t1 += red[(y * across + tx) * N + i];
+            t2 += red[(GN_BLOCK + y * across + tx) * N + i];
+        }
+        out[ch + i] = t1;
+        out[c + ch + i] = t2;
+    }
 }
 
 /* part[item, chunk, 2, c]: forward: sums of x-k and (x-k)^2. Block: (channel packs, rows side by side). */
@@ -53,23 +74,7 @@ template <typename T, int N> __global__ void k_gn_sums(const T *x, float *part, 
                 s2[i] += d * d;
             }
         }
-    for (int i = 0; i < N; i++) {
-        red[(ty * across + tx) * N + i] = s1[i];
-        red[(GN_BLOCK + ty * across + tx) * N + i] = s2[i];
-    }
-    BARRIER();
-    if (ty > 0 || ch >= a.c)
-        return;
-    float *out = part + (item * gridDim.y + blockIdx.y) * 2 * a.c;
-    for (int i = 0; i < N; i++) {
-        float t1 = 0, t2 = 0;
-        for (int y = 0; y < deep; y++) {
-            t1 += red[(y * across + tx) * N + i];
-            t2 += red[(GN_BLOCK + y * across + tx) * N + i];
-        }
-        out[ch + i] = t1;
-        out[a.c + ch + i] = t2;
-    }
+    gn_store_sums<N>(s1, s2, red, part, ch, a.c);
 }
 
 /* Warp per (item, group): lanes take channels, chunks in order. */
@@ -141,23 +146,7 @@ __global__ void k_gn_bwd_sums(const T *dy, const T *x, const float *gamma, const
                 s2[i] += dz * h;
             }
         }
-    for (int i = 0; i < N; i++) {
-        red[(ty * across + tx) * N + i] = s1[i];
-        red[(GN_BLOCK + ty * across + tx) * N + i] = s2[i];
-    }
-    BARRIER();
-    if (ty > 0 || ch >= a.c)
-        return;
-    float *out = part + (item * gridDim.y + blockIdx.y) * 2 * a.c;
-    for (int i = 0; i < N; i++) {
-        float t1 = 0, t2 = 0;
-        for (int y = 0; y < deep; y++) {
-            t1 += red[(y * across + tx) * N + i];
-            t2 += red[(GN_BLOCK + y * across + tx) * N + i];
-        }
-        out[ch + i] = t1;
-        out[a.c + ch + i] = t2;
-    }
+    gn_store_sums<N>(s1, s2, red, part, ch, a.c);
 }
 
 /* sums[item, 2, c] = part over chunks; then dgamma, dbeta over items and the two group sums per (item, group). */

@@ -6,7 +6,6 @@ set -u
 export OMP_WAIT_POLICY=passive # spinning threads starve each other where ranks share cores
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} # waiting threads of one test must not take the cores of another
 ranks=()
 while [ "${1:-}" = -n ]; do ranks+=("$2"); shift 2; done
 logs=build/test-logs

@@ -12,7 +12,7 @@ typedef struct {
     __typeof__(&cublasDestroy_v2) destroy;
     __typeof__(&cublasSetStream_v2) set_stream;
     __typeof__(&cublasSetWorkspace_v2) set_workspace;
-    __typeof__(&cublasGetVersion_v2) version;
+    __typeof__(&cublasGetProperty) property;
     __typeof__(&cublasGemmEx) gemm;
 } CudaBlas;
 

@@ -33,7 +33,7 @@ int cuda_blas_load(CudaBlas *b)
     TRY(symbol(lib, "cublasDestroy_v2", &b->destroy));
     TRY(symbol(lib, "cublasSetStream_v2", &b->set_stream));
     TRY(symbol(lib, "cublasSetWorkspace_v2", &b->set_workspace));
-    TRY(symbol(lib, "cublasGetVersion_v2", &b->version));
+    TRY(symbol(lib, "cublasGetProperty", &b->property));
     TRY(symbol(lib, "cublasGemmEx", &b->gemm));
     return 0;
 }

@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "graph/device.h"
 #include "io/file.h"
+#include "sweep/find.h"
 #include "sweep/render_impl.h"
 #include "text/clip_bpe.h"
 
@@ -324,21 +325,8 @@ int render_lora_hash(Render *r, const char *path, const char **hex)
     int id;
     TRY(render_adapter_find(r, path, &id));
     RenderAdapter *a = &r->adapter[id];
-    if (!a->hash[0]) {
-        uint8_t n[8], sum[HASH_SIZE];
-        FILE *f = fopen(path, "rb");
-        if (!f)
-            return err_errno("%s", path);
-        size_t got = fread(n, 1, 8, f);
-        fclose(f);
-        if (got != 8)
-            return err_set(ERR_FORMAT, "%s: too short for a safetensors file", path);
-        int64_t header = 0;
-        for (int i = 7; i >= 0; i--)
-            header = header * 256 + n[i];
-        TRY(hash_file_range(sum, path, 8 + header, -1));
-        hash_hex(a->hash, sum, HASH_SIZE);
-    }
+    if (!a->hash[0])
+        TRY(find_lora_hash(path, a->hash));
     *hex = a->hash;
     return 0;
 }

@@ -64,9 +64,9 @@ cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream)
 
 cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t, void *, size_t) { return CUBLAS_STATUS_SUCCESS; }
 
-cublasStatus_t cublasGetVersion_v2(cublasHandle_t, int *version)
+cublasStatus_t cublasGetProperty(libraryPropertyType type, int *value)
 {
-    *version = 1;
+    *value = type == MAJOR_VERSION;
     return CUBLAS_STATUS_SUCCESS;
 }
 

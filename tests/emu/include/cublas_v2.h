@@ -18,7 +18,8 @@ cublasStatus_t cublasCreate_v2(cublasHandle_t *handle);
 cublasStatus_t cublasDestroy_v2(cublasHandle_t handle);
 cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream);
 cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t handle, void *workspace, size_t bytes);
-cublasStatus_t cublasGetVersion_v2(cublasHandle_t handle, int *version);
+typedef enum { MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL } libraryPropertyType;
+cublasStatus_t cublasGetProperty(libraryPropertyType type, int *value);
 cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, int m, int n, int k,
                             const void *alpha, const void *a, cudaDataType_t atype, int lda, const void *b, cudaDataType_t btype, int ldb,
                             const void *beta, void *c, cudaDataType_t ctype, int ldc, cublasComputeType_t compute, cublasGemmAlgo_t algo);
