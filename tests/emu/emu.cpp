@@ -71,7 +71,7 @@ uint64_t launches;
 
 static Self outside;
 static Fiber main_fiber;
-static std::vector<Thread *> pool;
+static std::vector<Thread *> &pool = *new std::vector<Thread *>; /* lives until the process ends, like its fibers */
 static Thread *current;
 static Block block;
 static int order = FORWARD;
