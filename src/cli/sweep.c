@@ -7,7 +7,7 @@
 #include "sweep/sweep.h"
 
 static const char usage[] =
-    "usage: [mpirun -np N] atelier sweep [--locked] CONFIG.yaml [key=value ...]\n\n"
+    "usage: [mpirun -np N] atelier sweep [--locked] [--shard I/N] CONFIG.yaml [key=value ...]\n\n"
     "Renders every combination of the axes (prompts, seeds, LoRAs, guidance, ...) into OUTPUT/run.h5, OUTPUT/png/ and\n"
     "OUTPUT/sheet.png. The ranks share the work; an image is the same, bit for bit, for any number of ranks, any batch\n"
     "size and after any interruption. Run the same command again to continue an interrupted sweep.\n\n"
@@ -29,23 +29,47 @@ static const char usage[] =
     "mpirun --enable-recovery (or srun without --kill-on-bad-exit) the others go on when a rank dies. Runs over 256 MiB keep their\n"
     "images in OUTPUT/parts, shown by run.h5 (join).\n"
     "SIGTERM, SIGINT and SIGUSR1 stop at once with all finished images saved (exit code 3).\n"
+    "--shard 3/16 renders the fourth of sixteen stretches of the work, also while other shards run elsewhere; the same command without\n"
+    "--shard then joins them into run.h5 (and renders what is missing).\n"
     "--locked refuses to run unless CONFIG.yaml.lock (atelier lock) matches everything that is read.\n"
     "`atelier plan CONFIG.yaml` says what a sweep will need.\n";
 
-static int run(Comm *comm, const SweepConf *c)
+static int run(Comm *comm, const SweepConf *c, const SweepShard *shard)
 {
     SweepReport r;
-    TRY(sweep_run(c, comm, cli_threads(comm, c->threads), &r));
+    TRY(sweep_run(c, shard, comm, cli_threads(comm, c->threads), &r));
     if (comm->rank != 0)
         return 0;
     if (r.lost)
         log_warn("%d rank%s died on the way; the others did their work", r.lost, r.lost == 1 ? "" : "s");
-    if (r.rendered)
+    if (shard->count)
+        printf("shard %d/%d: %lld images are done, %lld of them in %.1f s; without --shard all shards are joined\n", shard->index, shard->count,
+               (long long)r.total, (long long)r.rendered, r.seconds);
+    else if (r.rendered)
         printf("%lld images in %.1f s (%.2f images/s)%s; %s/run.h5%s%s\n", (long long)r.rendered, r.seconds,
                (double)r.rendered / r.seconds, r.before ? ", the others were done" : "", c->output, c->png ? ", png/" : "",
                c->sheet.enabled ? ", sheet.png" : "");
     else
         printf("all %lld images were done; %s/run.h5\n", (long long)r.total, c->output);
+    return 0;
+}
+
+/* Takes "--shard I/N" out of the arguments. */
+static int shard_option(int *argc, char **argv, SweepShard *s)
+{
+    for (int i = 1; i < *argc; i++) {
+        const char *value;
+        int at = i;
+        TRY(cli_option(argv[0], *argc, argv, &i, "--shard", &value));
+        if (!value)
+            continue;
+        TRY(sweep_shard_parse(s, value));
+        int n = i + 1 - at;
+        for (int k = at; k + n <= *argc; k++)
+            argv[k] = argv[k + n];
+        *argc -= n;
+        return 0;
+    }
     return 0;
 }
 
@@ -60,15 +84,18 @@ int cli_sweep(int argc, char **argv)
     log_set_rank(comm.size > 1 ? comm.rank : -1);
     const char **overrides = calloc((size_t)argc + 1, sizeof *overrides), *path;
     SweepConf c = {0};
+    SweepShard shard = {0};
     int locked = cli_take_flag(&argc, argv, "--locked");
-    rc = overrides ? cli_config_args(argc, argv, &path, overrides, &count) : err_set(ERR_NOMEM, "out of memory");
+    rc = shard_option(&argc, argv, &shard);
+    if (rc >= 0)
+        rc = overrides ? cli_config_args(argc, argv, &path, overrides, &count) : err_set(ERR_NOMEM, "out of memory");
     if (rc >= 0)
         rc = sweep_conf_read(&c, path, overrides, count);
     if (rc >= 0 && comm.rank == 0)
         rc = cli_lock_check(path, overrides, count, locked);
     rc = comm_agree(&comm, rc);
     if (rc >= 0)
-        rc = run(&comm, &c);
+        rc = run(&comm, &c, &shard);
     config_deinit(&sweep_conf_table, &c);
     free(overrides);
     return cli_exit_all(&comm, rc);

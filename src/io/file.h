@@ -57,6 +57,8 @@ typedef struct IoLock IoLock;
 /* Locks DIR/.atelier.lock (flock; released by the system when the process ends). The folder must exist.
  * ERR_BUSY: "DIR: output folder is in use by another run (process 12 on host h)". */
 int io_lock_acquire(IoLock **out, const char *dir);
+/* The same together with others who share it: keeps io_lock_acquire away. */
+int io_lock_share(IoLock **out, const char *dir);
 void io_lock_release(IoLock *l);
 
 #endif

@@ -168,7 +168,7 @@ static int write_owner(int fd, const char *path)
     return 0;
 }
 
-int io_lock_acquire(IoLock **out, const char *dir)
+static int take_lock(IoLock **out, const char *dir, int how)
 {
     char *path;
     *out = NULL;
@@ -178,9 +178,9 @@ int io_lock_acquire(IoLock **out, const char *dir)
     int fd = rc < 0 ? -1 : open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (rc == 0 && fd < 0)
         rc = err_errno("%s", path);
-    if (rc == 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
+    if (rc == 0 && flock(fd, how | LOCK_NB) < 0)
         rc = errno == EWOULDBLOCK ? busy(fd, dir) : err_errno("%s: lock", path);
-    if (rc == 0)
+    if (rc == 0 && how == LOCK_EX)
         rc = write_owner(fd, path);
     free(path);
     if (rc < 0) {
@@ -193,6 +193,9 @@ int io_lock_acquire(IoLock **out, const char *dir)
     *out = l;
     return 0;
 }
+
+int io_lock_acquire(IoLock **out, const char *dir) { return take_lock(out, dir, LOCK_EX); }
+int io_lock_share(IoLock **out, const char *dir) { return take_lock(out, dir, LOCK_SH); }
 
 void io_lock_release(IoLock *l)
 {

@@ -106,23 +106,39 @@ static int find_run(SweepOutput *o, const SweepConf *c, const char *identity)
     return rc;
 }
 
-int sweep_output_open(SweepOutput *o, const SweepConf *c, const char *identity, uint8_t *done, int64_t count, int64_t *n,
+/* The lock, the configuration and the parts of the folder that is written. */
+static int open_folder(SweepOutput *o, const SweepConf *c, const SweepShard *shard, const char *identity)
+{
+    char *folder;
+    TRY(io_dir_make(c->output));
+    TRY(shard->count ? io_lock_share(&o->lock, c->output) : io_lock_acquire(&o->lock, c->output));
+    TRY(check_conf(c));
+    TRY(find_run(o, c, identity));
+    if (!shard->count && !o->complete)
+        TRY(sweep_shards_adopt(c->output));
+    TRY(sweep_shard_folder(&folder, c->output, shard));
+    int rc = shard->count ? io_dir_make(folder) : 0;
+    if (rc >= 0 && shard->count)
+        rc = io_lock_acquire(&o->shard_lock, folder);
+    if (rc >= 0)
+        rc = sweep_parts_scan(&o->parts, folder, 1);
+    free(folder);
+    TRY(rc);
+    TRY(write_conf(c));
+    return shard->count ? 0 : io_dir_remove_temps(c->output);
+}
+
+int sweep_output_open(SweepOutput *o, const SweepConf *c, const SweepShard *shard, const char *identity, uint8_t *done, int64_t count, int64_t *n,
                       SweepPartCheck check, void *ctx)
 {
     char *png = NULL;
     int rc;
     *n = 0;
-    TRY(io_dir_make(c->output));
-    TRY(io_lock_acquire(&o->lock, c->output));
-    TRY(check_conf(c));
-    TRY(find_run(o, c, identity));
-    TRY(sweep_parts_scan(&o->parts, c->output, 1));
-    TRY(write_conf(c));
-    TRY(io_dir_remove_temps(c->output));
+    TRY(open_folder(o, c, shard, identity));
     if (c->png) {
         TRY_GOTO(io_path_join(&png, c->output, "png"));
         TRY_GOTO(io_dir_make(png));
-        TRY_GOTO(io_dir_remove_temps(png));
+        TRY_GOTO(shard->count ? 0 : io_dir_remove_temps(png));
     }
     if (o->complete) {
         memset(done, 1, (size_t)count);
@@ -139,8 +155,9 @@ done:
 void sweep_output_close(SweepOutput *o)
 {
     sweep_parts_deinit(&o->parts);
+    io_lock_release(o->shard_lock);
     io_lock_release(o->lock);
-    o->lock = NULL;
+    o->lock = o->shard_lock = NULL;
 }
 
 /* Whether run.h5 is to hold the pixels itself: `join` says so, or all parts together are small. */

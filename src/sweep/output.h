@@ -4,18 +4,19 @@
 
 #include "io/file.h"
 #include "sweep/runfile.h"
+#include "sweep/shard.h"
 
 typedef struct {
-    IoLock *lock;
+    IoLock *lock, *shard_lock; /* a shard shares the first */
     SweepParts parts;
     int complete;      /* run.h5 is there */
 } SweepOutput;
 
 /* SHA-256 in hex of sweep_conf_identity. */
 int sweep_identity(const SweepConf *c, char hex[HASH_HEX_SIZE]);
-/* Makes and locks the folder, compares or writes sweep.yaml, and marks finished images in done[count]; *n: how many.
+/* Makes and locks the folder, takes over what shards left (shard.h; a shard opens its own folder in it), compares or writes sweep.yaml, and marks finished images in done[count]; *n: how many.
  * check: see sweep_parts_read. sweep_output_close in every case. */
-int sweep_output_open(SweepOutput *o, const SweepConf *c, const char *identity, uint8_t *done, int64_t count, int64_t *n,
+int sweep_output_open(SweepOutput *o, const SweepConf *c, const SweepShard *shard, const char *identity, uint8_t *done, int64_t count, int64_t *n,
                       SweepPartCheck check, void *ctx);
 void sweep_output_close(SweepOutput *o);
 /* All images are done: run.h5 (info->config is filled in here), missing PNGs, contact sheet; then the parts go where run.h5 holds the

@@ -22,6 +22,9 @@ static const double RETRY = 2; /* seconds between tries on a full disk */
 
 typedef struct {
     const SweepConf *c;
+    const SweepShard *shard;
+    int64_t total;      /* images of the run or shard */
+    char *folder;       /* of the parts' folder */
     Comm *comm;
     SweepGrid grid;
     RenderPool *pool;
@@ -142,7 +145,7 @@ static void announce(const Run *run)
 {
     if (run->work.count)
         log_info("%lld images, %lld of them done; up to %dx%d, %.1f GFLOP and %d model calls each, %.0f MiB per rank",
-                 (long long)run->grid.count, (long long)run->before, run->largest.width, run->largest.height, run->plan.flops_image * 1e-9,
+                 (long long)run->total, (long long)run->before, run->largest.width, run->largest.height, run->plan.flops_image * 1e-9,
                  run->plan.model_calls, (double)run->plan.peak / 1048576);
 }
 
@@ -154,6 +157,8 @@ static int open_model(Run *run, int threads)
     TRY(sweep_identity(run->c, run->identity));
     if (!(run->done = calloc((size_t)run->grid.count + 1, 1)))
         return err_set(ERR_NOMEM, "out of memory");
+    run->total = sweep_shard_mark(run->shard, &run->grid, run->done);
+    TRY(sweep_shard_folder(&run->folder, run->c->output, run->shard));
     sweep_conf_render(run->c, &conf);
     conf.threads = threads;
     conf.local_rank = run->comm->local_rank;
@@ -211,7 +216,7 @@ static int start_writer(Run *run, int64_t seq)
 {
     const SweepWriterConf conf = {
         .output = run->c->output, .png = run->c->png, .count = run->grid.count, .queue = run->c->queue, .retry = RETRY};
-    TRY(sweep_store_init(&run->store, run->c->output, run->identity, run->comm->rank, seq));
+    TRY(sweep_store_init(&run->store, run->folder, run->identity, run->comm->rank, seq));
     return sweep_writer_start(&run->writer, &run->store, &conf);
 }
 
@@ -222,8 +227,10 @@ static int prepare(Run *run, int threads)
     int64_t seq = 0;
     TRY(comm_agree(comm, rc));
     if (comm->rank == 0)
-        rc = sweep_output_open(&run->out, run->c, run->identity, run->done, run->grid.count, &run->before, check_record, run);
+        rc = sweep_output_open(&run->out, run->c, run->shard, run->identity, run->done, run->grid.count, &run->before, check_record, run);
     TRY(comm_agree(comm, rc));
+    if (run->before > run->total) /* run.h5 is there */
+        run->before = run->total;
     TRY(share_state(run, &seq));
     rc = sweep_work_init(&run->work, &run->grid, run->done);
     if (rc >= 0 && comm->rank == 0)
@@ -410,7 +417,7 @@ static int start_dispatch(Run *run)
                               .unit = run->c->batch,
                               .patience = run->c->patience,
                               .before = run->before,
-                              .total = run->grid.count,
+                              .total = run->total,
                               .describe = describe,
                               .ctx = run};
     double *cost = malloc(((size_t)conf.n + 1) * sizeof *cost);
@@ -474,7 +481,7 @@ static int work_all(Run *run, SweepReport *report)
         log_error("%s; run the same command again to continue", err_message());
     if (rc == ERR_STOPPED)
         rc = err_context(rc, "%lld of %lld images are done; run the same command again to continue",
-                         (long long)(run->before + report->rendered), (long long)run->grid.count);
+                         (long long)(run->before + report->rendered), (long long)run->total);
     rc = comm_agree(run->comm, rc);
     if (rc >= 0)
         log_stats(run, &stats, clock_now() - start);
@@ -492,10 +499,11 @@ static void run_deinit(Run *run)
     sweep_output_close(&run->out);
     render_pool_destroy(run->pool);
     sweep_grid_deinit(&run->grid);
+    free(run->folder);
     free(run->done);
 }
 
-int sweep_run(const SweepConf *c, Comm *comm, int threads, SweepReport *report)
+int sweep_run(const SweepConf *c, const SweepShard *shard, Comm *comm, int threads, SweepReport *report)
 {
     Run run;
     char started[CLOCK_UTC_SIZE];
@@ -504,12 +512,13 @@ int sweep_run(const SweepConf *c, Comm *comm, int threads, SweepReport *report)
     memset(&run, 0, sizeof run);
     memset(report, 0, sizeof *report);
     run.c = c;
+    run.shard = shard;
     run.comm = comm;
     int ranks = comm->size;
     int rc = prepare(&run, threads);
     if (rc >= 0)
         rc = work_all(&run, report);
-    if (rc >= 0 && !(report->lost && comm->rank)) {
+    if (rc >= 0 && !shard->count && !(report->lost && comm->rank)) {
         Render *r = run.render;
         if (!r && comm->rank == 0)
             rc = render_pool_get(run.pool, c->model, c->vae, &r);
@@ -523,7 +532,7 @@ int sweep_run(const SweepConf *c, Comm *comm, int threads, SweepReport *report)
             rc = sweep_output_finish(&run.out, c, &run.grid, &info);
         rc = comm_agree(comm, rc);
     }
-    report->total = run.grid.count;
+    report->total = run.total;
     report->before = run.before;
     report->seconds = clock_now() - start;
     run_deinit(&run);
