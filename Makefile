@@ -38,7 +38,7 @@ ISA_base   := -DCPU_ISA=base -DCPU_ISA_LEVEL=0
 ISA_avx2   := -DCPU_ISA=avx2 -DCPU_ISA_LEVEL=1 -march=haswell
 ISA_avx512 := -DCPU_ISA=avx512 -DCPU_ISA_LEVEL=2 -march=skylake-avx512 -mprefer-vector-width=512
 
-.PHONY: all clean help check check-emu check-emu-san check-unit check-mpi check-cli check-fuzz check-peers asan ubsan lint format bench demo install-deps base
+.PHONY: FORCE registers all clean help check check-emu check-emu-san check-unit check-mpi check-cli check-fuzz check-peers asan ubsan lint format bench demo install-deps base
 all: atelier
 
 help:
@@ -47,9 +47,47 @@ help:
 atelier: $(BUILD)/atelier
 	@cp $< $@
 
-$(BUILD)/atelier: $(CLIOBJ) $(BUILD)/libatelier.a
+# ---- CUDA: kernels by nvcc, linked into the program where nvcc is found; CUDA=0 leaves them out, CUDA=1 insists -----------
+CUDA      ?= auto
+NVCC      ?= $(shell command -v nvcc 2>/dev/null)
+CUDA_SM   ?= 80 90 100
+CUDA_ON   := $(if $(filter 0,$(CUDA)),,$(if $(NVCC),1,$(if $(filter 1,$(CUDA)),$(error CUDA=1: nvcc was not found; add it to PATH or set NVCC))))
+CUDA_HOME := $(if $(CUDA_ON),$(realpath $(dir $(realpath $(NVCC)))..))
+CU        := $(BUILD)/cuda
+CU_OBJ    := $(if $(CUDA_ON),$(CU)/device.o $(CUDASRC:%.c=$(CU)/%.o) $(KERNELS:%.cu=$(CU)/%.o))
+CU_LIBS   := $(if $(CUDA_ON),-L$(CUDA_HOME)/lib64 -lcudart_static -lrt -lstdc++)
+# Machine code of each CUDA_SM, and PTX of the first for GPUs that come later.
+CU_FLAGS  := -std=c++17 -O3 -lineinfo -Werror all-warnings -Xcompiler -Wall,-Wextra \
+             $(foreach a,$(CUDA_SM),-gencode arch=compute_$(a),code=sm_$(a)) \
+             -gencode arch=compute_$(firstword $(CUDA_SM)),code=compute_$(firstword $(CUDA_SM))
+
+$(CU)/kernels/%.o: kernels/%.cu
+	@mkdir -p $(@D)
+	$(SAY) NVCC "$< [sm $(CUDA_SM)]"
+	$(Q)$(NVCC) $(CU_FLAGS) -MMD -MP -c $< -o $@
+
+$(CU)/src/cuda/%.o: src/cuda/%.c
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(CFLAGS) -isystem $(CUDA_HOME)/include -Ikernels -MMD -MP -c $< -o $@
+
+$(CU)/device.o: src/graph/device.c
+	@mkdir -p $(@D)
+	$(SAY) CC $< "[CUDA]"
+	$(Q)$(CC) $(CFLAGS) -DATELIER_CUDA -MMD -MP -c $< -o $@
+
+# Links again when CUDA is switched on or off.
+$(CU).state: FORCE
+	@mkdir -p $(@D)
+	@echo '$(if $(CUDA_ON),$(NVCC),without)' | cmp -s - $@ || { echo '$(if $(CUDA_ON),$(NVCC),without)' >$@; \
+	 echo '  $(if $(CUDA_ON),CUDA: kernels by $(NVCC),built without CUDA: $(if $(filter 0,$(CUDA)),CUDA=0,nvcc was not found))'; }
+
+registers: ## registers, spills and shared memory of every kernel into benchmarks/results/registers.txt
+	@python3 benchmarks/registers.py $(NVCC) '$(CUDA_SM)' $(KERNELS) >benchmarks/results/registers.txt
+
+$(BUILD)/atelier: $(CLIOBJ) $(CU_OBJ) $(BUILD)/libatelier.a $(CU).state
 	$(SAY) LD $@
-	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(Q)$(CC) $(LDFLAGS) $(filter %.o %.a,$^) $(CU_LIBS) $(LDLIBS) -o $@
 
 $(BUILD)/libatelier.a: $(LIBOBJ)
 	@rm -f $@
@@ -198,4 +236,4 @@ base: install-deps ## build the art set and train the base model from nothing (h
 clean:
 	rm -rf build atelier
 
--include $(EMU_OBJ:.o=.d) $(LIBOBJ:.o=.d) $(CLIOBJ:.o=.d) $(TESTBIN:=.d) $(BENCHBIN:=.d)
+-include $(CU_OBJ:.o=.d) $(EMU_OBJ:.o=.d) $(LIBOBJ:.o=.d) $(CLIOBJ:.o=.d) $(TESTBIN:=.d) $(BENCHBIN:=.d)

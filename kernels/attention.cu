@@ -11,23 +11,23 @@ struct AttArg {
     float scale;
 };
 
-/* ---- tensor cores: 4 warps of 16 queries each, 64 keys at a time, double-buffered ---- */
+/* ---- tensor cores: 4 warps of 16 queries each, BC keys at a time (64; 32 where registers are short), double-buffered ---- */
 
-enum { BR = 64, BC = 64, THREADS = 128, SKEW = 8 };
+enum { BR = 64, THREADS = 128, SKEW = 8 };
 
-/* rows [first, first + 64) of one head into shared memory [64][DP + SKEW]; what lies outside becomes 0. */
-template <int DP> __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *src, int64_t first, int64_t rows, AttArg a)
+/* rows [first, first + ROWS) of one head into shared memory [ROWS][DP + SKEW]; what lies outside becomes 0. */
+template <int DP, int ROWS> __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *src, int64_t first, int64_t rows, AttArg a)
 {
     const int CH = DP / 8;
-    for (int i = (int)threadIdx.x; i < BC * CH; i += THREADS) {
+    for (int i = (int)threadIdx.x; i < ROWS * CH; i += THREADS) {
         int r = i / CH, c = i % CH * 8;
         bool inside = first + r < rows && c < a.d;
         copy_async_16(tile + r * (DP + SKEW) + c, inside ? src + (first + r) * a.width + c : src, inside ? 16 : 0);
     }
 }
 
-/* s[8][4]: 16 queries x 64 keys of q k^T. */
-template <int DP> __device__ __forceinline__ void scores(float s[BC / 8][4], const uint32_t qf[DP / 16][4], const bf16 *k)
+/* 16 queries x BC keys of q k^T. */
+template <int DP, int BC> __device__ __forceinline__ void scores(float s[BC / 8][4], const uint32_t qf[DP / 16][4], const bf16 *k)
 {
     int lane = (int)threadIdx.x % 32;
     for (int j = 0; j < BC / 8; j++)
@@ -45,7 +45,7 @@ template <int DP> __device__ __forceinline__ void scores(float s[BC / 8][4], con
         }
 }
 
-template <int DP>
+template <int DP, int BC>
 __global__ void __launch_bounds__(THREADS) k_attention(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse, AttArg a)
 {
     SHARED_DYNAMIC(bf16, mem);
@@ -59,9 +59,9 @@ __global__ void __launch_bounds__(THREADS) k_attention(const bf16 *q, const bf16
     if (a.causal)
         blocks = min(blocks, (first + BR - 1) / BC + 1);
     uint32_t qf[DP / 16][4];
-    load_tile<DP>(vt, qp, first, a.lq, a);
+    load_tile<DP, BR>(vt, qp, first, a.lq, a);
     copy_commit();
-    load_tile<DP>(kt, kp, 0, a.lk, a);
+    load_tile<DP, BC>(kt, kp, 0, a.lk, a);
     copy_commit();
     copy_wait<1>();
     BARRIER();
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(THREADS) k_attention(const bf16 *q, const bf16
     for (int kk = 0; kk < DP / 16; kk++)
         ldmatrix_x4(qf[kk], vt + (warp * 16 + lane % 16) * (DP + SKEW) + kk * 16 + lane / 16 * 8);
     BARRIER();
-    load_tile<DP>(vt, vp, 0, a.lk, a);
+    load_tile<DP, BC>(vt, vp, 0, a.lk, a);
     copy_commit();
     float acc[DP / 8][4], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
 #pragma unroll
@@ -82,12 +82,12 @@ __global__ void __launch_bounds__(THREADS) k_attention(const bf16 *q, const bf16
         copy_wait<0>();
         BARRIER();
         if (b + 1 < blocks) {
-            load_tile<DP>(kt + (1 - now) * TILE, kp, (b + 1) * BC, a.lk, a);
-            load_tile<DP>(vt + (1 - now) * TILE, vp, (b + 1) * BC, a.lk, a);
+            load_tile<DP, BC>(kt + (1 - now) * TILE, kp, (b + 1) * BC, a.lk, a);
+            load_tile<DP, BC>(vt + (1 - now) * TILE, vp, (b + 1) * BC, a.lk, a);
             copy_commit();
         }
         float s[BC / 8][4];
-        scores<DP>(s, qf, kt + now * TILE);
+        scores<DP, BC>(s, qf, kt + now * TILE);
         float m[2] = {top[0], top[1]};
 #pragma unroll
         for (int j = 0; j < BC / 8; j++)
@@ -295,13 +295,13 @@ __global__ void k_attention_dkv(const T *dout, const T *q, const T *k, const T *
 
 dim3 plain_grid(int64_t rows, int heads, int64_t n) { return dim3((unsigned)rows, (unsigned)heads, (unsigned)n); }
 
-template <int DP>
+template <int DP, int BC>
 void launch_flash(const void *q, const void *k, const void *v, void *o, float *lse, int64_t n, AttArg a, void *stream)
 {
     size_t shared = 4 * BC * (DP + SKEW) * sizeof(bf16);
     dim3 grid((unsigned)((a.lq + BR - 1) / BR), (unsigned)a.heads, (unsigned)n);
-    allow_shared((const void *)(k_attention<DP>), shared);
-    LAUNCH((k_attention<DP>), grid, THREADS, shared, stream, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, (bf16 *)o, lse, a);
+    allow_shared((const void *)(k_attention<DP, BC>), shared);
+    LAUNCH((k_attention<DP, BC>), grid, THREADS, shared, stream, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, (bf16 *)o, lse, a);
 }
 
 } // namespace
@@ -312,17 +312,17 @@ void kernel_attention(int t, const void *q, const void *k, const void *v, void *
     AttArg a = {lq, lk, heads * d, heads, (int)d, causal, scale};
     if (t == KERNEL_BF16 && d % 8 == 0 && d <= 160) {
         if (d <= 32)
-            launch_flash<32>(q, k, v, o, lse, n, a, stream);
+            launch_flash<32, 64>(q, k, v, o, lse, n, a, stream);
         else if (d <= 48)
-            launch_flash<48>(q, k, v, o, lse, n, a, stream);
+            launch_flash<48, 64>(q, k, v, o, lse, n, a, stream);
         else if (d <= 64)
-            launch_flash<64>(q, k, v, o, lse, n, a, stream);
+            launch_flash<64, 64>(q, k, v, o, lse, n, a, stream);
         else if (d <= 80)
-            launch_flash<80>(q, k, v, o, lse, n, a, stream);
+            launch_flash<80, 64>(q, k, v, o, lse, n, a, stream);
         else if (d <= 128)
-            launch_flash<128>(q, k, v, o, lse, n, a, stream);
+            launch_flash<128, 64>(q, k, v, o, lse, n, a, stream);
         else
-            launch_flash<160>(q, k, v, o, lse, n, a, stream);
+            launch_flash<160, 32>(q, k, v, o, lse, n, a, stream);
         return;
     }
 #define DO(T) \

@@ -37,7 +37,9 @@ void cuda_info(CudaInfo *out)
         (void)cudaGetLastError();
         out->devices = 0;
         snprintf(out->why, sizeof out->why, "%s", e == cudaSuccess ? "no device" : cudaGetErrorString(e));
-    } else if (cudaGetDeviceProperties(&prop, 0) == cudaSuccess) {
+        return; /* the libraries are large and could not be used */
+    }
+    if (cudaGetDeviceProperties(&prop, 0) == cudaSuccess) {
         snprintf(out->name, sizeof out->name, "%s", prop.name);
         out->memory = prop.totalGlobalMem;
         out->major = prop.major;
@@ -45,8 +47,7 @@ void cuda_info(CudaInfo *out)
     }
     int part[3] = {0};
     if (cuda_blas_load(&blas) < 0) {
-        if (!out->why[0])
-            snprintf(out->why, sizeof out->why, "%s", err_message());
+        snprintf(out->why, sizeof out->why, "%s", err_message());
     } else { /* a handle would take a good part of a second to make */
         for (int i = 0; i < 3; i++)
             blas.property(MAJOR_VERSION + i, &part[i]);

@@ -15,7 +15,7 @@ typedef struct {
     char name[256];          /* of the first device */
     size_t memory;           /* bytes of the first device */
     int major, minor;        /* compute capability of the first device */
-    int cublas, nccl;        /* versions as major * 10000 + minor * 100 + patch; 0: absent */
+    int cublas, nccl;        /* versions as major * 10000 + minor * 100 + patch; 0: absent, or not looked for without a device */
     char why[256];           /* why devices is 0, or which library is missing; "" otherwise */
 } CudaInfo;
 void cuda_info(CudaInfo *out);
