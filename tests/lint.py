@@ -8,7 +8,7 @@ import sys
 
 LAYER = {"base": 0, "ops": 1, "cpu": 1, "cuda": 1, "graph": 2, "io": 2, "text": 2, "comm": 2, "nn": 3,
          "models": 4, "sampler": 4, "train": 5, "sweep": 5, "curate": 5, "cli": 6, "serve": 6}
-SAME_LAYER = {("cpu", "ops"), ("cuda", "ops"), ("models", "io"), ("text", "io"), ("comm", "io")}
+SAME_LAYER = {("train", "sweep"), ("cpu", "ops"), ("cuda", "ops"), ("models", "io"), ("text", "io"), ("comm", "io")}
 ONLY_BASE = {"sampler"}
 FILE_MAX, FUNCTION_MAX = 800, 100
 

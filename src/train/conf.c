@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "graph/device.h"
+#include "train/dreambooth.h"
 
 static const char *const task_names[] = {"lora", "full", "vae", "clip", NULL};
 static const char *const dtype_names[] = {"f32", "bf16", NULL};
@@ -14,11 +15,27 @@ static const char *const text_names[] = {"frozen", "train", NULL};
 static const ConfField dataset_fields[] = {
     CONF_STR(TrainDatasetConf, path, NULL, "folder of images with NAME.txt captions, a .jsonl or .csv list, or an .h5 image pack"),
     CONF_STR(TrainDatasetConf, caption, "", "caption of images that have none (empty: the file name in words)"),
+    CONF_STR(TrainDatasetConf, prompt, "", "caption of all images, whatever their files say"),
     CONF_I32(TrainDatasetConf, repeats, "1", 1, 10000, "times each image appears in an epoch"),
     CONF_F32(TrainDatasetConf, weight, "1", 0, 1000, "weight of these images in the loss (prior preservation)"),
     CONF_STR(TrainDatasetConf, masks, "", "loss.mask=images: folder with a mask of the same name for every image"),
 };
 static const ConfTable dataset_table = CONF_TABLE(TrainDatasetConf, dataset_fields);
+
+static const ConfField dreambooth_fields[] = {
+    CONF_STR(TrainDreamboothConf, prompt, "", "caption of all images of `datasets`: 'sks stick man' (empty: their own captions)"),
+    CONF_STR(TrainDreamboothConf, class_prompt, "", "what the subject is one of: 'a stick man'. Set, it switches prior preservation on"),
+    CONF_STR(TrainDreamboothConf, class_images, "",
+             "images of the class: a folder, list or pack that is there, or else a folder to generate them in (empty: OUTPUT/class)"),
+    CONF_I32(TrainDreamboothConf, count, "100", 1, 10000, "images to generate"),
+    CONF_F32(TrainDreamboothConf, weight, "1", 0, 1000, "weight of the class images in the loss"),
+    CONF_STR(TrainDreamboothConf, negative, "", "generated: negative prompt"),
+    CONF_STR(TrainDreamboothConf, sampler, "", "generated: sampler, one of those of atelier sweep (empty: the model's)"),
+    CONF_I32(TrainDreamboothConf, steps, "25", 1, 1000, "generated: denoising steps"),
+    CONF_F64(TrainDreamboothConf, guidance, "7.5", 0, 1000, "generated: guidance scale"),
+    CONF_I64(TrainDreamboothConf, seed, "1", 0, 9e18, "generated: seed of the first image; the others follow"),
+};
+static const ConfTable dreambooth_table = CONF_TABLE(TrainDreamboothConf, dreambooth_fields);
 
 static const ConfField checkpoint_fields[] = {
     CONF_I32(TrainCheckpointConf, every, "100", 1, 100000000, "steps between checkpoints"),
@@ -49,6 +66,7 @@ static const ConfField train_fields[] = {
     CONF_I32(TrainConf, micro_batch, "0", 0, 65536, "images per forward pass (0: the whole batch, at most 8); results depend on it"),
     CONF_I32(TrainConf, resolution, "512", 8, 4096, "side of the square training images, a multiple of 8"),
     CONF_STRUCTS(TrainConf, datasets, &dataset_table, 1, 1000, "where the images are"),
+    CONF_STRUCT(TrainConf, dreambooth, &dreambooth_table, "a subject of its own, with prior preservation (lora, full)"),
     CONF_ENUM(TrainConf, crop, "center", crop_names, "part of a larger image that is used"),
     CONF_BOOL(TrainConf, flip, "false", "mirror half of the images"),
     CONF_NUMS(TrainConf, background, "[255, 255, 255]", 0, 255, "red, green, blue behind transparent pixels"),
@@ -103,6 +121,7 @@ int train_conf_check(TrainConf *c, const char *path)
         return err_set(ERR_RANGE, "%s: resolution %d is not a multiple of 8", path, c->resolution);
     if (c->task == TRAIN_LORA && c->init_random)
         return err_set(ERR_RANGE, "%s: init_random: a LoRA needs a trained model", path);
+    TRY(train_dreambooth_check(c, path));
     if (c->background.count != 3)
         return err_set(ERR_RANGE, "%s: background: expected three numbers in 0..255", path);
     if (c->text_encoder && c->task != TRAIN_LORA && c->task != TRAIN_FULL)

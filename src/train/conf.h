@@ -18,6 +18,7 @@ typedef enum { TRAIN_LORA_KOHYA, TRAIN_LORA_PEFT } TrainLoraFormat;
 typedef struct {
     char *path;       /* folder, .jsonl, .csv or .h5 image pack */
     char *caption;    /* caption for images without one; "" = file name */
+    char *prompt;     /* caption of all, in place of what their files say; "" */
     int32_t repeats;
     float weight;     /* of the loss */
     char *masks;      /* folder, "" */
@@ -133,6 +134,17 @@ typedef struct {
 } TrainValidationConf;
 
 typedef struct {
+    char *prompt, *class_prompt; /* "": off */
+    char *class_images; /* folder, "": OUTPUT/class */
+    int32_t count;
+    float weight;
+    char *negative, *sampler;
+    int32_t steps;
+    double guidance;
+    int64_t seed;
+} TrainDreamboothConf;
+
+typedef struct {
     int task;         /* TrainTaskKind */
     char *model;      /* diffusers folder */
     char *output;
@@ -143,6 +155,7 @@ typedef struct {
     int32_t threads;
     int32_t steps, batch, micro_batch, resolution;
     ConfList datasets;
+    TrainDreamboothConf dreambooth;
     int crop;         /* TrainCrop */
     int flip;
     ConfNums background;  /* RGB that transparent pixels are put on */

@@ -10,6 +10,7 @@
 #include "io/file.h"
 #include "io/h5.h"
 #include "train/csv.h"
+#include "train/dreambooth.h"
 
 enum { LIST_MAX_BYTES = 1 << 30, CAPTION_MAX_BYTES = 1 << 16, IMAGE_MAX_BYTES = 1 << 29 };
 
@@ -54,7 +55,7 @@ static int add_item(TrainDataset *d, const char *path, const char *caption, int3
 {
     TRY(grow((void **)&d->items, &d->cap, d->count + 1, sizeof *d->items));
     TrainItem *it = &d->items[d->count];
-    *it = (TrainItem){strdup(path), strdup(caption), row, pack, 1, NULL};
+    *it = (TrainItem){.path = strdup(path), .caption = strdup(caption), .row = row, .pack = pack, .weight = 1};
     d->count++;
     if (!it->path || !it->caption)
         return err_set(ERR_NOMEM, "dataset: out of memory");
@@ -306,11 +307,17 @@ static int open_one(TrainDataset *d, const TrainDatasetConf *dc)
 }
 
 /* What a folder's settings say about its items, from the first one on. */
-static int mark_items(TrainDataset *d, int64_t first, const TrainDatasetConf *dc, int masks)
+static int mark_items(TrainDataset *d, int64_t first, const TrainDatasetConf *dc, int32_t set, int masks)
 {
     for (int64_t i = first; i < d->count; i++) {
         TrainItem *it = &d->items[i];
         it->weight = dc->weight;
+        it->set = set;
+        if (dc->prompt && dc->prompt[0]) {
+            free(it->caption);
+            it->caption = NULL;
+            TRY(str_copy(&it->caption, dc->prompt));
+        }
         if (!masks)
             continue;
         if (!dc->masks[0] || it->pack >= 0)
@@ -322,9 +329,46 @@ static int mark_items(TrainDataset *d, int64_t first, const TrainDatasetConf *dc
     return 0;
 }
 
+/* The entries from `first` on and those before it are repeated in turn until there are as many of both. */
+static int balance(TrainDataset *d, int64_t first)
+{
+    int64_t a = first, b = d->nentry - first, n = a > b ? a : b;
+    int64_t *entries = malloc((size_t)(2 * n) * sizeof *entries);
+    int64_t *order = malloc((size_t)(2 * n) * sizeof *order);
+    if (!entries || !order) {
+        free(entries);
+        free(order);
+        return err_set(ERR_NOMEM, "dataset: out of memory");
+    }
+    for (int64_t i = 0; i < n; i++) {
+        entries[i] = d->entries[i % a];
+        entries[n + i] = d->entries[first + i % b];
+    }
+    free(d->entries);
+    free(d->order);
+    d->entries = entries;
+    d->order = order;
+    d->nentry = d->entry_cap = 2 * n;
+    return 0;
+}
+
 int train_dataset_open(TrainDataset **out, const TrainConf *c)
 {
-    return train_dataset_open_list(out, c, &c->datasets);
+    ConfList sets;
+    int64_t first = 0;
+    int rc = train_dreambooth_sets(c, &sets);
+    if (rc >= 0)
+        rc = train_dataset_open_list(out, c, &sets);
+    if (rc >= 0 && sets.count > c->datasets.count) {
+        TrainDataset *d = *out;
+        while (first < d->nentry && d->items[d->entries[first]].set < c->datasets.count)
+            first++;
+        rc = balance(d, first);
+        if (rc < 0)
+            train_dataset_close(d);
+    }
+    train_dreambooth_sets_deinit(c, &sets);
+    return rc;
 }
 
 int train_dataset_open_list(TrainDataset **out, const TrainConf *c, const ConfList *list)
@@ -344,7 +388,7 @@ int train_dataset_open_list(TrainDataset **out, const TrainConf *c, const ConfLi
         int64_t first = d->count;
         rc = open_one(d, &dc[i]);
         if (rc >= 0)
-            rc = mark_items(d, first, &dc[i], c->loss.mask == TRAIN_MASK_IMAGES);
+            rc = mark_items(d, first, &dc[i], i, c->loss.mask == TRAIN_MASK_IMAGES);
     }
     if (rc >= 0 && d->nentry == 0)
         rc = err_set(ERR_NOTFOUND, "the datasets hold no images");

@@ -18,12 +18,14 @@ typedef struct {
     int64_t row;      /* in the pack; -1 for a file */
     int32_t pack;     /* index of the open pack; -1 */
     float weight;     /* in the loss */
+    int32_t set;      /* number of its dataset in the list; of class images the one after the last */
     char *mask;       /* image file; NULL without loss.mask=images */
 } TrainItem;
 
 typedef struct TrainDataset TrainDataset;
 
-/* Reads all lists and captions (not the images). ERR_NOTFOUND / ERR_FORMAT name the file and line. */
+/* conf->datasets, and the class images of dreambooth: as many entries of an epoch as all others together.
+ * Reads all lists and captions (not the images). ERR_NOTFOUND / ERR_FORMAT name the file and line. */
 int train_dataset_open(TrainDataset **out, const TrainConf *c);
 /* The same of another list than conf->datasets. */
 int train_dataset_open_list(TrainDataset **out, const TrainConf *c, const ConfList *list);

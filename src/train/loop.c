@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "base/signal.h"
 #include "io/file.h"
+#include "train/dreambooth.h"
 #include "train/saver.h"
 #include "train/step.h"
 
@@ -202,6 +203,7 @@ static int prepare(Loop *l)
 {
     int rc = open_output(l);
     TRY(comm_agree(l->comm, rc));
+    TRY(train_dreambooth_generate(l->c, l->comm, l->task.be->threads));
     TRY(train_task_open(&l->task, 0));
     rc = train_step_init(&l->step, &l->task, &l->state);
     if (rc >= 0)
@@ -247,7 +249,10 @@ int train_plan_print(const TrainConf *c, Backend *be)
         double mib = 1 << 20, n = 0, arena, params, state;
         for (int i = 0; i < t.nwrt; i++)
             n += (double)shape_count(&graph_meta(t.g, t.wrt[i])->shape);
+        int class_images = 0;
         train_task_bytes(&t, &arena, &params, &state);
+        if (train_dreambooth_missing(c, &class_images) >= 0 && class_images)
+            printf("class images    %d will be generated first and are not counted below\n", class_images);
         printf("images          %lld, an epoch of %lld entries\n", (long long)train_dataset_count(t.data),
                (long long)train_dataset_epoch(t.data));
         printf("steps           %d of %d images (%.1f epochs), micro-batches of %d\n", c->steps, c->batch,
