@@ -145,7 +145,7 @@ int train_dreambooth_generate(const TrainConf *c, Comm *comm, int threads)
     TRY_GOTO(comm_bcast(comm, &todo, sizeof todo, 0)); /* what one rank sees counts: another may already make the folder */
     if (!todo)
         goto done;
-    rc = sweep_run(&sweep, comm, threads, &report);
+    rc = sweep_run(&sweep, &(SweepShard){0, 0}, comm, threads, &report);
     if (rc < 0)
         rc = err_context(rc, "dreambooth.class_images: %s", dir);
     else if (report.lost)
