@@ -124,13 +124,22 @@ static int add(InversionSet *s, const IoTensor *t, const char *path, const char 
         return err_set(ERR_NOMEM, "out of memory");
     TRY(read_vectors(vectors + (size_t)s->rows * (size_t)s->width, t, n * s->width, path));
     uint8_t sum[HASH_SIZE];
-    TRY(hash_file_range(sum, path, 0, -1));
-    hash_hex(hash[s->count], sum, HASH_SIZE);
+    hash[s->count][0] = 0;
+    if (path[0]) {
+        TRY(hash_file_range(sum, path, 0, -1));
+        hash_hex(hash[s->count], sum, HASH_SIZE);
+    }
     char *copy;
     TRY(str_copy(&copy, name));
     word[s->count++] = (ChunkWord){copy, s->rows, (int)n};
     s->rows += (int)n;
     return 0;
+}
+
+int inversion_set_put(InversionSet *s, const char *name, const float *vectors, int n)
+{
+    const IoTensor t = {.name = name, .dtype = DTYPE_F32, .ndim = 2, .dim = {n, s->width}, .data = (void *)vectors};
+    return add(s, &t, "", name);
 }
 
 int inversion_set_add(InversionSet *s, const char *path, const char *name)

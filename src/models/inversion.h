@@ -25,6 +25,9 @@ void inversion_set_deinit(InversionSet *s);
  * ERR_FORMAT for a file of no known form, a name twice, more than 75 vectors. */
 int inversion_set_add(InversionSet *s, const char *path, const char *name);
 
+/* Adds vectors[n][width of the set] under a name, with an empty hash. ERR_FORMAT for a name twice, ERR_RANGE for more than 75 vectors. */
+int inversion_set_put(InversionSet *s, const char *name, const float *vectors, int n);
+
 /* Writes [n,width] vectors as F32, F16 or BF16; atomic. EMB_PARAMS: read by A1111, Forge, kohya and ComfyUI; DIFFUSERS: the tensor is
  * named by the token. */
 typedef enum { INVERSION_EMB_PARAMS, INVERSION_DIFFUSERS } InversionForm;

@@ -74,6 +74,31 @@ int render_open(Render **out, const RenderConf *conf)
     return render_open_shared(out, conf, NULL, NULL);
 }
 
+int render_open_live(Render **out, const RenderConf *conf, const RenderLive *live)
+{
+    Render *r;
+    int rc = 0;
+    TRY(render_open_shared(&r, conf, NULL, live->be));
+    r->live = live->weights;
+    if (live->word)
+        rc = inversion_set_put(&r->words, live->word, live->vectors, live->nvectors);
+    if (rc >= 0 && live->adapter) {
+        r->adapter = calloc(1, sizeof *r->adapter);
+        rc = r->adapter ? str_copy(&r->adapter[0].path, RENDER_LIVE) : err_set(ERR_NOMEM, "out of memory");
+        if (rc >= 0) {
+            r->adapter[0].lora = live->adapter;
+            r->adapter[0].borrowed = 1;
+            r->nadapter = 1;
+        }
+    }
+    if (rc < 0) {
+        render_close(r);
+        return rc;
+    }
+    *out = r;
+    return 0;
+}
+
 void render_close(Render *r)
 {
     if (!r)
@@ -83,7 +108,8 @@ void render_close(Render *r)
     for (int i = 0; i < PIPELINE_PARTS; i++)
         nn_params_destroy(r->params[i]);
     for (int i = 0; i < r->nadapter; i++) {
-        lora_destroy(r->adapter[i].lora);
+        if (!r->adapter[i].borrowed)
+            lora_destroy(r->adapter[i].lora);
         free(r->adapter[i].path);
     }
     free(r->adapter);

@@ -10,6 +10,7 @@
 
 #include "io/image.h"
 #include "ops/backend.h"
+#include "models/lora.h"
 #include "models/pipeline.h"
 #include "sampler/noise.h"
 #include "text/prompt.h"
@@ -118,6 +119,17 @@ typedef struct RenderPool RenderPool;
 
 /* ERR_* of pipeline_open; ERR_UNSUPPORTED for models that are neither text-to-image nor inpainting (2C + 1 input channels). */
 int render_open(Render **out, const RenderConf *conf);
+/* What a training has in memory, borrowed for the life of the renderer: its values at the time of the first use count. */
+typedef struct {
+    Backend *be;
+    const NnParams *weights;  /* F32 parameters that stand in place of the model's of the same names; NULL: none */
+    Lora *adapter;            /* the LoRA named RENDER_LIVE; NULL: none */
+    const char *word;         /* textual inversion; NULL: none */
+    const float *vectors;     /* [nvectors][width of the text encoder] */
+    int nvectors;
+} RenderLive;
+#define RENDER_LIVE "(in training)"
+int render_open_live(Render **out, const RenderConf *conf, const RenderLive *live);
 void render_close(Render *r);
 Pipeline *render_pipeline(Render *r);   /* borrowed */
 const char *render_backend(const Render *r); /* "cpu-avx512", for records; borrowed */

@@ -38,6 +38,7 @@ typedef struct {
     char *path;
     Lora *lora;
     char hash[65];            /* "" until asked for */
+    int borrowed;
 } RenderAdapter;
 
 typedef struct {
@@ -68,6 +69,7 @@ struct Render {
     char backend[32];
     RenderNet *net[RENDER_MAX_NETS]; /* running networks, NULL where free */
     NnParams *params[PIPELINE_PARTS];
+    const NnParams *live;     /* parameters in place of the model's; NULL */
     SamplerConf sampler;      /* the model's own */
     NnModules modules;        /* filled when the first adapter is loaded */
     RenderAdapter *adapter;   /* the id of an adapter is its place here */

@@ -248,6 +248,26 @@ int render_net_rows(Render *r, RenderNetSpec *spec, int n)
     return 0;
 }
 
+/* What is in training comes before the model's files. */
+static int put_live(Render *r, NnParams *ps, const Graph *g)
+{
+    for (int i = 0; r->live && i < graph_tensor_count(g); i++) {
+        const GraphTensor *t = graph_tensor(g, i);
+        NnParam *mine, *now = t->kind == TENSOR_PARAM ? nn_params_find(r->live, t->name) : NULL;
+        if (!now || nn_params_find(ps, t->name))
+            continue;
+        if (now->dtype != DTYPE_F32 || !shape_equal(&now->shape, &t->meta.shape))
+            continue;
+        if (t->meta.dtype == DTYPE_F32) {
+            TRY(nn_params_add_view(ps, t->name, DTYPE_F32, now->shape, now->data, NULL));
+        } else {
+            TRY(nn_params_add(ps, t->name, t->meta.dtype, now->shape, &mine));
+            TRY(dtype_convert(mine->data, mine->dtype, now->data, DTYPE_F32, shape_count(&now->shape)));
+        }
+    }
+    return 0;
+}
+
 static int start_new(Render *r, const RenderNetSpec *spec, RenderNet *net)
 {
     PipelinePart part = render_net_part(spec->kind);
@@ -255,6 +275,7 @@ static int start_new(Render *r, const RenderNetSpec *spec, RenderNet *net)
     render_make_room(r, net->bytes);
     if (!r->params[part])
         TRY(nn_params_create(&r->params[part]));
+    TRY(put_live(r, r->params[part], net->graph));
     TRY(pipeline_load(r->pipe, r->params[part], net->graph));
     return exec_create(&net->exec, net->plan);
 }

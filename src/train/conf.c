@@ -6,7 +6,8 @@
 #include "graph/device.h"
 #include "train/dreambooth.h"
 
-static const char *const task_names[] = {"lora", "full", "vae", "clip", NULL};
+static const char *const task_names[] = {"lora", "full", "vae", "clip", "embedding", NULL};
+static const char *const form_names[] = {"a1111", "diffusers", NULL};
 static const char *const dtype_names[] = {"f32", "bf16", NULL};
 static const char *const save_names[] = {"f32", "f16", "bf16", NULL};
 static const char *const crop_names[] = {"center", "random", NULL};
@@ -37,6 +38,27 @@ static const ConfField dreambooth_fields[] = {
 };
 static const ConfTable dreambooth_table = CONF_TABLE(TrainDreamboothConf, dreambooth_fields);
 
+static const ConfField samples_fields[] = {
+    CONF_STRS(TrainSamplesConf, prompts, "[]", 0, 100,
+              "what to render; each may end in options: --w WIDTH --h HEIGHT --d SEED --l GUIDANCE --s STEPS --n NEGATIVE PROMPT"),
+    CONF_I32(TrainSamplesConf, every, "100", 1, 100000000, "steps between them; also before the first step and after the last"),
+    CONF_STR(TrainSamplesConf, negative, "", "negative prompt where --n gives none"),
+    CONF_STR(TrainSamplesConf, sampler, "", "sampler, one of those of atelier sweep (empty: the model's)"),
+    CONF_I32(TrainSamplesConf, steps, "20", 1, 1000, "denoising steps where --s gives none"),
+    CONF_F64(TrainSamplesConf, guidance, "7.5", 0, 1000, "guidance scale where --l gives none"),
+    CONF_I64(TrainSamplesConf, seed, "1", 0, 9e18, "seed where --d gives none"),
+};
+static const ConfTable samples_table = CONF_TABLE(TrainSamplesConf, samples_fields);
+
+static const ConfField embedding_fields[] = {
+    CONF_STR(TrainEmbeddingConf, token, "", "word that the vectors stand for: '<toy>'. Captions must hold it"),
+    CONF_I32(TrainEmbeddingConf, vectors, "1", 1, 75, "vectors, one place in a prompt each"),
+    CONF_STR(TrainEmbeddingConf, init, "", "words whose embeddings the vectors begin as (too few: the last is repeated), or a .safetensors to go on from; empty: the token's own"),
+    CONF_STRS(TrainEmbeddingConf, prompts, "[]", 0, 1000, "captions in place of the images' own, {} standing for the token: 'a photo of {}'; one is drawn per sample"),
+    CONF_ENUM(TrainEmbeddingConf, format, "diffusers", form_names, "tensor named by the token (diffusers, A1111 and ComfyUI read it), or emb_params (a1111, kohya)"),
+};
+static const ConfTable embedding_table = CONF_TABLE(TrainEmbeddingConf, embedding_fields);
+
 static const ConfField checkpoint_fields[] = {
     CONF_I32(TrainCheckpointConf, every, "100", 1, 100000000, "steps between checkpoints"),
     CONF_I32(TrainCheckpointConf, keep, "2", 1, 1000, "newest checkpoints kept"),
@@ -53,7 +75,7 @@ static const ConfField validation_fields[] = {
 static const ConfTable validation_table = CONF_TABLE(TrainValidationConf, validation_fields);
 
 static const ConfField train_fields[] = {
-    CONF_ENUM(TrainConf, task, "lora", task_names, "what is trained: lora, full (the UNet), vae, clip (text encoder and image tower)"),
+    CONF_ENUM(TrainConf, task, "lora", task_names, "what is trained: lora, full (the UNet), embedding (textual inversion), vae, clip (text encoder and image tower)"),
     CONF_STR(TrainConf, model, NULL, "model folder in the diffusers layout"),
     CONF_STR(TrainConf, output, NULL, "folder of checkpoints and results"),
     CONF_STR(TrainConf, cache, "", "folder of latent and text caches (empty: OUTPUT/cache)"),
@@ -73,11 +95,16 @@ static const ConfField train_fields[] = {
     CONF_F32(TrainConf, caption_dropout, "0.1", 0, 1, "share of captions replaced by the empty one"),
     CONF_ENUM(TrainConf, text_encoder, "frozen", text_names, "lora, full: train it together with the UNet (optimizer.text_encoder_lr)"),
     CONF_STRUCT(TrainConf, lora, &train_lora_table, "low-rank adapter"),
+    CONF_STRUCT(TrainConf, embedding, &embedding_table, "textual inversion: vectors for a new word (embedding; lora: beside the adapter)"),
     CONF_STRS(TrainConf, train, "['*']", 1, 100, "full: patterns of the parameters that are trained, of the UNet and, where it is trained, the text encoder"),
     CONF_STRUCT(TrainConf, optimizer, &train_optim_table, "the optimizer and its learning rate"),
     CONF_STRUCT(TrainConf, loss, &train_loss_table, "kind and weighting of the loss"),
     CONF_STRUCT(TrainConf, noise, &train_noise_table, "noise and timesteps (lora, full)"),
     CONF_BOOL(TrainConf, gradient_checkpointing, "false", "recompute activations in the backward pass to save memory"),
+    CONF_SIZE(TrainConf, memory, "0", 0, 1e15, "what a rank may take ('8GiB'): only as many activations are recomputed as it needs; 0: as gradient_checkpointing says"),
+    CONF_STRUCT(TrainConf, samples, &samples_table, "images rendered while training, in OUTPUT/samples and on the sheet OUTPUT/samples.png"),
+    CONF_BOOL(TrainConf, tensorboard, "true", "write event files for TensorBoard into OUTPUT/tensorboard"),
+    CONF_BOOL(TrainConf, report, "true", "write OUTPUT/loss.png and OUTPUT/report.html at the end"),
     CONF_STRUCT(TrainConf, checkpoint, &checkpoint_table, "saving the state of the run"),
     CONF_ENUM(TrainConf, save_dtype, "f32", save_names, "of the saved LoRA or model"),
     CONF_STRUCT(TrainConf, validation, &validation_table, "loss on held-out images"),
@@ -85,6 +112,16 @@ static const ConfField train_fields[] = {
     CONF_BOOL(TrainConf, resume, "true", "continue from the newest checkpoint in OUTPUT when there is one"),
 };
 const ConfTable train_conf_table = CONF_TABLE(TrainConf, train_fields);
+
+int train_conf_has_text(const TrainConf *c)
+{
+    return c->text_encoder || c->embedding.token[0];
+}
+
+int train_conf_is_diffusion(const TrainConf *c)
+{
+    return c->task == TRAIN_LORA || c->task == TRAIN_FULL || c->task == TRAIN_EMBEDDING;
+}
 
 /* Attention and MLP of the text encoder, as kohya's trainers choose them, unless targets already name some of it. */
 static int add_text_targets(ConfStrs *s)
@@ -119,15 +156,23 @@ int train_conf_check(TrainConf *c, const char *path)
         return err_set(ERR_RANGE, "%s: task clip compares all images of a batch: micro_batch must equal batch", path);
     if (c->resolution % 8)
         return err_set(ERR_RANGE, "%s: resolution %d is not a multiple of 8", path, c->resolution);
-    if (c->task == TRAIN_LORA && c->init_random)
-        return err_set(ERR_RANGE, "%s: init_random: a LoRA needs a trained model", path);
+    if ((c->task == TRAIN_LORA || c->task == TRAIN_EMBEDDING) && c->init_random)
+        return err_set(ERR_RANGE, "%s: init_random: %s needs a trained model", path, c->task == TRAIN_LORA ? "a LoRA" : "an embedding");
     TRY(train_dreambooth_check(c, path));
     if (c->background.count != 3)
         return err_set(ERR_RANGE, "%s: background: expected three numbers in 0..255", path);
+    if (c->task == TRAIN_EMBEDDING && !c->embedding.token[0])
+        return err_set(ERR_RANGE, "%s: task embedding needs embedding.token, the new word", path);
+    if (c->embedding.token[0] && c->task != TRAIN_EMBEDDING && c->task != TRAIN_LORA)
+        return err_set(ERR_RANGE, "%s: embedding is for the tasks embedding and lora", path);
+    if (strpbrk(c->embedding.token, " \t\r\n"))
+        return err_set(ERR_RANGE, "%s: embedding.token '%s': one word without spaces", path, c->embedding.token);
+    if (c->samples.prompts.count && !train_conf_is_diffusion(c))
+        return err_set(ERR_RANGE, "%s: samples are for the tasks lora, full and embedding", path);
     if (c->text_encoder && c->task != TRAIN_LORA && c->task != TRAIN_FULL)
         return err_set(ERR_RANGE, "%s: text_encoder=train is for the tasks lora and full", path);
-    if (c->validation.datasets.count && c->task != TRAIN_LORA && c->task != TRAIN_FULL)
-        return err_set(ERR_RANGE, "%s: validation is for the tasks lora and full", path);
+    if (c->validation.datasets.count && !train_conf_is_diffusion(c))
+        return err_set(ERR_RANGE, "%s: validation is for the tasks lora, full and embedding", path);
     if (c->checkpoint.milestone % c->checkpoint.every)
         return err_set(ERR_RANGE, "%s: checkpoint.milestone %d is not a multiple of checkpoint.every %d", path, c->checkpoint.milestone,
                        c->checkpoint.every);

@@ -5,7 +5,7 @@
 #include "base/config.h"
 #include "ops/op.h"
 
-typedef enum { TRAIN_LORA, TRAIN_FULL, TRAIN_VAE, TRAIN_CLIP } TrainTaskKind;
+typedef enum { TRAIN_LORA, TRAIN_FULL, TRAIN_VAE, TRAIN_CLIP, TRAIN_EMBEDDING } TrainTaskKind;
 typedef enum { TRAIN_ADAMW, TRAIN_ADAMW8, TRAIN_LION, TRAIN_ADAFACTOR, TRAIN_PRODIGY, TRAIN_SCHEDULEFREE } TrainOptimKind;
 typedef enum {
     TRAIN_SCHEDULE_CONSTANT, TRAIN_SCHEDULE_LINEAR, TRAIN_SCHEDULE_COSINE, TRAIN_SCHEDULE_RESTARTS,
@@ -145,6 +145,23 @@ typedef struct {
 } TrainDreamboothConf;
 
 typedef struct {
+    ConfStrs prompts; /* with options, samples.h */
+    int32_t every;
+    char *negative, *sampler;
+    int32_t steps;
+    double guidance;
+    int64_t seed;
+} TrainSamplesConf;
+
+typedef struct {
+    char *token;      /* "": none */
+    int32_t vectors;
+    char *init;       /* words, or a file */
+    ConfStrs prompts; /* captions with {} for the token */
+    int format;       /* InversionForm */
+} TrainEmbeddingConf;
+
+typedef struct {
     int task;         /* TrainTaskKind */
     char *model;      /* diffusers folder */
     char *output;
@@ -162,12 +179,16 @@ typedef struct {
     float caption_dropout;
     int text_encoder; /* 1: trained */
     TrainLoraConf lora;
+    TrainEmbeddingConf embedding;
     ConfStrs train;   /* full: globs over parameter names */
     TrainOptimConf optimizer;
     TrainLossConf loss;
     TrainNoiseConf noise;
     TrainValidationConf validation;
     int gradient_checkpointing;
+    int64_t memory;   /* bytes a rank may take; 0: no limit */
+    TrainSamplesConf samples;
+    int tensorboard, report;
     TrainCheckpointConf checkpoint;
     int save_dtype;   /* 0 f32, 1 f16, 2 bf16: of the saved LoRA or model */
     int init_random;  /* start the trained model from random weights (needs only config.json) */
@@ -183,6 +204,10 @@ int train_conf_read(TrainConf *c, const char *path, const char *const *overrides
 int train_conf_check(TrainConf *c, const char *path);
 void train_conf_deinit(TrainConf *c);
 Dtype train_conf_dtype(const TrainConf *c);
+/* Whether the text encoder is part of the training graph. */
+int train_conf_has_text(const TrainConf *c);
+/* Tasks that train on noised latents. */
+int train_conf_is_diffusion(const TrainConf *c);
 /* Learning rate of step `step` (0-based). Warm-up as transformers' get_scheduler: lr * step/warmup below warmup, where schedulefree takes
  * (step+1)/warmup. Then constant; linear, cosine, polynomial, REX (arXiv:2107.04197: (1-z)/(1/2 + (1-z)/2)) from lr to min_lr * lr at
  * `steps`; cosine with hard restarts; inverse square root; wsd: constant, the fall in the last `decay` steps (names and formulas of

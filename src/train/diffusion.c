@@ -58,6 +58,7 @@ static void diffusion_close(TrainTask *t)
     clip_bpe_close(d->bpe);
     train_encoder_destroy(d->encoder);
     lora_destroy(d->lora);
+    train_embedding_deinit(&d->in.words);
     pipeline_close(d->pipe);
     free(d->alpha_bar);
     free(d->moments);
@@ -304,6 +305,8 @@ static int read_mask(TrainTask *t, Diffusion *d, Set *set, int64_t item, int mir
 static int read_text(Diffusion *d, const Set *set, int64_t item, const char *caption, int j)
 {
     int64_t tokens = (int64_t)d->length * d->width;
+    if (d->in.words.length)
+        return train_embedding_encode(&d->in.words, d->bpe, caption, j, d->buf_ids + (int64_t)j * d->length);
     if (d->bpe)
         return clip_bpe_encode_padded(d->bpe, caption, d->length, d->buf_ids + (int64_t)j * d->length);
     return train_cache_read(set->text, caption[0] ? item : set->ncaption - 1, d->buf_context + j * tokens);
@@ -328,6 +331,18 @@ static int fill_one(TrainTask *t, Diffusion *d, Set *set, int64_t item, int mirr
     return read_text(d, set, item, caption, j);
 }
 
+/* With embedding.prompts in place of a caption that was not dropped. */
+static int fill_caption(TrainTask *t, Diffusion *d, Set *set, int64_t item, int mirror, const char *caption, int64_t position, int j, Row *r)
+{
+    char *text;
+    if (!d->in.words.length || !caption[0])
+        return fill_one(t, d, set, item, mirror, caption, position, j, r);
+    TRY(train_embedding_caption(d->in.words.conf, t->conf->seed, position, caption, &text));
+    int rc = fill_one(t, d, set, item, mirror, text, position, j, r);
+    free(text);
+    return rc;
+}
+
 static int write_inputs(TrainTask *t, Diffusion *d, const Row *r)
 {
     int n = t->conf->micro_batch;
@@ -336,7 +351,9 @@ static int write_inputs(TrainTask *t, Diffusion *d, const Row *r)
     TRY(exec_write_f32(t->ex, d->in.target, d->buf_target, n * pixels));
     if (d->bpe)
         TRY(exec_write(t->ex, d->in.ids, d->buf_ids, (size_t)n * (size_t)d->length * sizeof *d->buf_ids));
-    else
+    if (d->in.words.length)
+        TRY(train_embedding_write(&d->in.words, t->ex));
+    if (!d->bpe)
         TRY(exec_write_f32(t->ex, d->in.context, d->buf_context, n * tokens));
     if (d->in.mask != OP_NONE)
         TRY(exec_write_f32(t->ex, d->in.mask, d->buf_mask, (int64_t)n * d->h * d->w));
@@ -354,7 +371,7 @@ static int fill(TrainTask *t, int64_t position)
         int64_t item, p = position + j;
         int mirror;
         TRY(train_dataset_at(t->data, t->conf->seed, p, &item, &mirror));
-        TRY(fill_one(t, d, &d->set, item, mirror, train_task_caption(t, item, p), p, j, &r));
+        TRY(fill_caption(t, d, &d->set, item, mirror, train_task_caption(t, item, p), p, j, &r));
     }
     TRY(train_adapter_fill(t, d->in.position, position));
     return write_inputs(t, d, &r);
@@ -370,7 +387,7 @@ static int validate_part(TrainTask *t, Diffusion *d, int64_t from, int64_t count
     float loss[256];
     for (int j = 0; j < n; j++) {
         int64_t k = from + j < count ? from + j : count - 1, item = k / t->conf->validation.draws;
-        TRY(fill_one(t, d, &d->held, item, 0, train_dataset_item(d->held.data, item)->caption, -1 - k, j, &r));
+        TRY(fill_caption(t, d, &d->held, item, 0, train_dataset_item(d->held.data, item)->caption, -1 - k, j, &r));
     }
     TRY(train_adapter_fill(t, d->in.position, -1)); /* nothing is dropped */
     TRY(write_inputs(t, d, &r));
@@ -420,6 +437,10 @@ static int save(TrainTask *t, const TrainState *s, const float *values)
     }
     char *path;
     TRY(train_task_set_values(t, s, values));
+    if (d->in.words.length)
+        TRY(train_embedding_save(&d->in.words, t));
+    if (!d->lora)
+        return 0;
     TRY(io_path_join(&path, c->output, "lora.safetensors"));
     TrainMeta meta;
     int rc = train_lora_metadata(&meta, c, t->data, s, d->pipe, d->noise.predict);
@@ -488,7 +509,7 @@ static int find_hash(TrainTask *t, Diffusion *d)
     uint8_t sum[HASH_SIZE];
     TRY(pipeline_hash(d->pipe, PIPELINE_UNET, &unet));
     snprintf(t->model_hash, sizeof t->model_hash, "%s", unet);
-    if (!t->conf->text_encoder)
+    if (!train_conf_has_text(t->conf))
         return 0;
     TRY(pipeline_hash(d->pipe, PIPELINE_TEXT, &text));
     snprintf(both, sizeof both, "%s %s", unet, text);
@@ -500,7 +521,9 @@ static int find_hash(TrainTask *t, Diffusion *d)
 static int load(TrainTask *t, Diffusion *d)
 {
     static const char *const zero[] = {"*conv_out.weight", "*conv_out.bias"};
-    if (t->conf->text_encoder)
+    if (d->in.words.length)
+        TRY(train_embedding_load(&d->in.words, t, d->pipe, d->bpe));
+    if (train_conf_has_text(t->conf))
         TRY(nn_params_load(t->params, t->g, "text_encoder", pipeline_files(d->pipe, PIPELINE_TEXT), clip_names));
     if (t->conf->init_random) {
         TRY(nn_params_init(t->params, t->g, "unet", t->conf->seed, zero, 2));
@@ -519,7 +542,9 @@ static int open_sets(TrainTask *t, Diffusion *d)
     d->held.variants = 1;
     if (c->validation.datasets.count)
         TRY(train_dataset_open_list(&d->held.data, c, &c->validation.datasets));
-    return c->text_encoder ? clip_bpe_open(&d->bpe, pipeline_tokenizer_dir(d->pipe)) : 0;
+    if (c->embedding.token[0])
+        TRY(train_embedding_check(&c->embedding, d->set.data));
+    return train_conf_has_text(c) ? clip_bpe_open(&d->bpe, pipeline_tokenizer_dir(d->pipe)) : 0;
 }
 
 static int cache_set(TrainTask *t, Diffusion *d, Set *set)

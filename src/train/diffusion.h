@@ -5,6 +5,7 @@
 #include "models/lora.h"
 #include "models/pipeline.h"
 #include "sampler/schedule.h"
+#include "train/embedding.h"
 #include "train/task.h"
 
 /* Inputs of the graph for a micro-batch of n: x, target [n,h,w,c] T; time [n] F32; context [n,length,width] T, or ids [n,length] I32 where
@@ -12,6 +13,7 @@
  * something is dropped. The others are OP_NONE. */
 typedef struct {
     OpRef x, time, context, ids, target, weight, huber, mask, position;
+    TrainEmbedding words;     /* length 0 without embedding.token; train_embedding_deinit */
 } TrainDiffusionGraph;
 
 /* Builds loss[i] = weight[i] * mean over one item of the loss between unet(x, time, context) and target, its gradients and the plan into t.

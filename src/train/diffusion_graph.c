@@ -33,12 +33,15 @@ static int check_patterns(const TrainTask *t)
 static OpRef text_input(TrainTask *t, NnCtx *nn, const ClipConfig *text, TrainDiffusionGraph *out)
 {
     int n = t->conf->micro_batch;
-    if (!t->conf->text_encoder)
+    if (!train_conf_has_text(t->conf))
         return out->context = graph_input(t->g, "context", graph_dtype(t->g), SHAPE(n, text->positions, text->hidden));
     ClipText clip;
+    OpRef vectors = OP_NONE;
+    if (t->conf->embedding.token[0])
+        vectors = train_embedding_emit(&out->words, nn, &t->conf->embedding, text, n);
     out->ids = graph_input(t->g, "ids", DTYPE_I32, SHAPE(n, text->positions));
     size_t mark = nn_push(nn, "text_encoder");
-    int rc = clip_text_forward(nn, text, out->ids, OP_NONE, 1, &clip);
+    int rc = clip_text_forward_vectors(nn, text, out->ids, vectors == OP_NONE ? OP_NONE : out->words.keep, vectors, OP_NONE, 1, &clip);
     nn_pop(nn, mark);
     return rc < 0 ? OP_NONE : clip.last;
 }
@@ -66,10 +69,13 @@ int train_diffusion_graph(TrainTask *t, const Pipeline *pipe, int h, int w, Trai
     Dtype T = graph_dtype(t->g), P = graph_ptype(t->g);
     int n = c->micro_batch, channels = pipeline_vae(pipe)->latent_channels, rc = 0;
     nn_init(&nn, t->g);
+    static const char *const embedding[] = {TRAIN_EMBEDDING_PARAM};
     out->position = OP_NONE;
+    nn.train = embedding;
+    nn.ntrain = c->embedding.token[0] != 0;
     if (c->task == TRAIN_LORA) {
         TRY_GOTO(make_lora(t, pipe, &nn, lora, &adapter, &out->position));
-    } else {
+    } else if (c->task == TRAIN_FULL) {
         nn.train = (const char *const *)c->train.items;
         nn.ntrain = c->train.count;
     }

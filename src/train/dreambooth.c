@@ -10,8 +10,8 @@
 int train_dreambooth_check(const TrainConf *c, const char *path)
 {
     const TrainDreamboothConf *b = &c->dreambooth;
-    if ((b->prompt[0] || b->class_prompt[0]) && c->task != TRAIN_LORA && c->task != TRAIN_FULL)
-        return err_set(ERR_RANGE, "%s: dreambooth is for the tasks lora and full", path);
+    if ((b->prompt[0] || b->class_prompt[0]) && !train_conf_is_diffusion(c))
+        return err_set(ERR_RANGE, "%s: dreambooth is for the tasks lora, full and embedding", path);
     if (b->class_images[0] && !b->class_prompt[0])
         return err_set(ERR_RANGE, "%s: dreambooth.class_images needs dreambooth.class_prompt", path);
     if (b->class_prompt[0] && !b->class_images[0] && c->init_random)

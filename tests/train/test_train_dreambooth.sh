@@ -4,7 +4,7 @@
 make_data
 boot="prompt: sks sign, class_prompt: a sign, count: 5, steps: 2, guidance: 3, weight: 0.5"
 
-make_config "dreambooth: {$boot}" "text_encoder: train" "steps: 6" "checkpoint: {every: 2}" "caption_dropout: 0"
+make_config "dreambooth: {$boot}" "text_encoder: train" "steps: 14" "checkpoint: {every: 2}" "caption_dropout: 0"
 straight boot
 check "boot: five class images" test "$(ls "$TMP"/boot/out/class/png/*.png | wc -l)" -eq 5
 killed boot
@@ -22,7 +22,7 @@ check "boot: another class prompt into the same folder is refused" sh -c "! (cd 
 
 # Class images that are there; the whole UNet.
 cp -r "$TMP/boot/out/class/png" "$TMP/given"
-make_config "task: full" "lora: {}" "dreambooth: {$boot, class_images: ../given}" "steps: 4" "checkpoint: {every: 2}"
+make_config "task: full" "lora: {}" "dreambooth: {$boot, class_images: ../given}" "steps: 12" "checkpoint: {every: 2}"
 straight given
 check "given: none made" test ! -e "$TMP/given-out/class" -a ! -e "$TMP/given/sweep.yaml"
 killed given
