@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,10 +12,13 @@
 
 /* Keys that may change between the parts of one run without changing its result (or only the form in which it is saved). */
 static const char *const free_keys[] = {"threads:",   "output:",    "cache:",      "resume:",     "steps:",  "every:",    "keep:",
-                                        "milestone:", "background:", "save_dtype:", "max_skips:", "format:", "gradient_checkpointing:"};
+                                        "milestone:", "background:", "save_dtype:", "max_skips:", "format:", "gradient_checkpointing:",
+                                        "memory:", "tensorboard:", "report:"};
+/* Blocks of such keys. */
+static const char *const free_blocks[] = {"samples:"};
 
 /* Over the values in slot order: a checkpoint whose bytes were damaged is recognised. */
-static int digest(const TrainState *s, char hex[HASH_HEX_SIZE])
+static int digest(const TrainState *s, int norm, char hex[HASH_HEX_SIZE])
 {
     uint8_t sum[HASH_SIZE];
     Hash *h;
@@ -30,6 +34,8 @@ static int digest(const TrainState *s, char hex[HASH_HEX_SIZE])
         rc = hash_update(h, s->number, (size_t)s->nnumber * sizeof(double));
     if (rc >= 0)
         rc = hash_update(h, s->loss, (size_t)s->step * sizeof(float));
+    if (rc >= 0 && norm)
+        rc = hash_update(h, s->norm, (size_t)s->step * sizeof(float));
     if (rc >= 0 && s->nvalid)
         rc = hash_update(h, s->valid_step, (size_t)s->nvalid * sizeof *s->valid_step);
     if (rc >= 0 && s->nvalid)
@@ -124,7 +130,7 @@ static int pass_all(IoH5 *f, TrainState *s, int reading)
 static int write_all(IoH5 *f, TrainState *s, const TrainConf *c, const char *config, const TrainOrigin *o)
 {
     char hex[HASH_HEX_SIZE];
-    TRY(digest(s, hex));
+    TRY(digest(s, 1, hex));
     TRY(io_h5_set_attr_str(f, "/", "format", "atelier checkpoint 1"));
     TRY(io_h5_set_attr_str(f, "/", "version", ATELIER_VERSION));
     TRY(io_h5_set_attr_str(f, "/", "commit", version_commit()));
@@ -138,6 +144,7 @@ static int write_all(IoH5 *f, TrainState *s, const TrainConf *c, const char *con
     TRY(io_h5_write_string(f, "config", config));
     TRY(pass_all(f, s, 0));
     TRY(write_validation(f, s));
+    TRY(io_h5_write(f, "norm", DTYPE_F32, 1, &s->step, s->norm, NULL));
     return io_h5_write(f, "loss", DTYPE_F32, 1, &s->step, s->loss, NULL);
 }
 
@@ -233,16 +240,42 @@ static int renew_config(StrBuf *out, const char *text, const char *path)
     return rc;
 }
 
+/* The text without those blocks. In place. */
+static void drop_blocks(char *text)
+{
+    const char *p = text, *line;
+    char *to = text;
+    int inside = 0;
+    size_t n;
+    while (next_line(&p, &line, &n)) {
+        if (n && *line != ' ' && *line != '-') {
+            inside = 0;
+            for (size_t i = 0; i < sizeof free_blocks / sizeof *free_blocks; i++)
+                inside |= n >= strlen(free_blocks[i]) && !strncmp(line, free_blocks[i], strlen(free_blocks[i]));
+        }
+        if (inside)
+            continue;
+        memmove(to, line, n);
+        to += n;
+        *to++ = '\n';
+    }
+    *to = 0;
+}
+
 /* Both texts are dumps of the same table, so lines correspond up to the first list of another length. */
-static int compare_config(const TrainConf *c, const char *text, const char *now, const char *path)
+static int compare_config(const TrainConf *c, const char *text, char *now, const char *path)
 {
     const char *a, *b, *old;
     size_t na, nb;
     StrBuf renewed;
     str_init(&renewed);
     int rc = renew_config(&renewed, text, path);
+    if (rc >= 0)
+        drop_blocks(renewed.data);
+    drop_blocks(now);
     old = rc < 0 ? "" : renewed.data;
-    while (rc >= 0 && next_line(&old, &a, &na) & next_line(&now, &b, &nb))
+    const char *new = now;
+    while (rc >= 0 && next_line(&old, &a, &na) & next_line(&new, &b, &nb))
         if ((na != nb || memcmp(a, b, na)) && !(is_free(c, a, na) && is_free(c, b, nb)))
             rc = err_set(ERR_RANGE,
                          "%s was made with '%.*s' but the config says '%.*s'; use another output folder or resume=false", path,
@@ -285,9 +318,14 @@ static int read_one(TrainState *s, const TrainConf *c, const TrainOrigin *o, con
     TRY_GOTO(pass_all(f, s, 1));
     TRY_GOTO(read_validation(f, s));
     s->step = step > 0 && step < ((int64_t)1 << 40) ? step - 1 : 0;
-    TRY_GOTO(train_state_push_loss(s, 0));
+    TRY_GOTO(train_state_push_step(s, 0, 0));
     TRY_GOTO(io_h5_read(f, "loss", DTYPE_F32, s->loss, step));
-    TRY_GOTO(digest(s, hex));
+    int norm = io_h5_exists(f, "norm"); /* older files have none */
+    if (norm)
+        TRY_GOTO(io_h5_read(f, "norm", DTYPE_F32, s->norm, step));
+    for (int64_t i = 0; !norm && i < step; i++)
+        s->norm[i] = NAN;
+    TRY_GOTO(digest(s, norm, hex));
     if (strcmp(hex, sum))
         rc = err_set(ERR_FORMAT, "%s: checksum does not match: the file is damaged", path);
 done:

@@ -371,6 +371,7 @@ static int fill(TrainTask *t, int64_t position)
         int64_t item, p = position + j;
         int mirror;
         TRY(train_dataset_at(t->data, t->conf->seed, p, &item, &mirror));
+        t->set[j] = train_dataset_item(t->data, item)->set;
         TRY(fill_caption(t, d, &d->set, item, mirror, train_task_caption(t, item, p), p, j, &r));
     }
     TRY(train_adapter_fill(t, d->in.position, position));
@@ -455,6 +456,7 @@ static int save(TrainTask *t, const TrainState *s, const float *values)
 static int alloc_buffers(TrainTask *t, Diffusion *d)
 {
     size_t n = (size_t)t->conf->micro_batch, pixels = (size_t)(d->h * d->w * d->c);
+    t->set = calloc(n, sizeof *t->set);
     d->moments = malloc(2 * pixels * sizeof(float));
     d->buf_x = malloc(n * pixels * sizeof(float));
     d->buf_target = malloc(n * pixels * sizeof(float));
@@ -462,7 +464,7 @@ static int alloc_buffers(TrainTask *t, Diffusion *d)
     d->buf_context = malloc(n * (size_t)(d->length * d->width) * sizeof(float));
     d->buf_mask = malloc(n * (size_t)(d->h * d->w) * sizeof(float));
     d->buf_ids = malloc(n * (size_t)d->length * sizeof *d->buf_ids);
-    return d->moments && d->buf_x && d->buf_target && d->buf_work && d->buf_context && d->buf_mask && d->buf_ids ? 0 : err_set(ERR_NOMEM, "training: out of memory");
+    return t->set && d->moments && d->buf_x && d->buf_target && d->buf_work && d->buf_context && d->buf_mask && d->buf_ids ? 0 : err_set(ERR_NOMEM, "training: out of memory");
 }
 
 static int read_schedule(const TrainConf *c, Diffusion *d)
@@ -569,6 +571,7 @@ int train_diffusion_open(TrainTask *t, int plan_only)
     int rc = open_model(t, d);
     if (rc >= 0)
         rc = train_diffusion_graph(t, d->pipe, d->h, d->w, &d->in, &d->lora);
+    t->adapter = d->lora;
     if (rc >= 0 && !plan_only)
         rc = train_task_fits(t);
     if (rc >= 0 && !plan_only)

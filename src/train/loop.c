@@ -11,8 +11,9 @@
 #include "base/signal.h"
 #include "io/file.h"
 #include "train/dreambooth.h"
+#include "train/samples.h"
 #include "train/saver.h"
-#include "train/step.h"
+#include "train/watch.h"
 
 typedef struct {
     const TrainConf *c;
@@ -24,6 +25,9 @@ typedef struct {
     char *config;      /* resolved YAML */
     IoLock *lock;      /* rank 0 */
     TrainSaver *saver; /* rank 0 */
+    TrainWatch *watch; /* rank 0 */
+    double began;
+    int resumed;
 } Loop;
 
 static int clean_temps(const char *output)
@@ -86,6 +90,7 @@ static int resume(Loop *l)
     if (step[0] != -step[1])
         return err_set(ERR_IO, "ranks see different checkpoints in %s: steps %lld and %lld", l->c->output,
                        (long long)-step[1], (long long)step[0]);
+    l->resumed = found;
     if (found && l->comm->rank == 0)
         log_info("resumed at step %lld", (long long)l->state.step);
     return 0;
@@ -98,22 +103,14 @@ static int checkpoint(Loop *l, int must)
     return comm_agree(l->comm, rc);
 }
 
-/* With the values that would be saved, then back to those that are trained. */
 static int validate(Loop *l)
 {
-    TrainTask *t = &l->task;
     TrainState *s = &l->state;
-    const float *values = train_optimizer_values(s, l->c, l->step.grad);
     double loss;
-    if (values != s->param) {
-        TRY(train_task_set_values(t, s, values));
-        TRY(nn_params_bind(t->params, t->g, t->ex));
-    }
-    TRY(t->validate(t, &loss));
-    if (values != s->param)
-        TRY(train_step_sync(&l->step));
+    TRY(l->task.validate(&l->task, &loss));
     if (l->comm->rank == 0)
         log_info("step %lld: validation loss %.5f", (long long)s->step, loss);
+    train_watch_validation(l->watch, s->step, loss);
     return train_state_push_validation(s, s->step, (float)loss);
 }
 
@@ -123,6 +120,34 @@ static int validation_is_due(const Loop *l)
     if (!l->task.validate || (s->nvalid && s->valid_step[s->nvalid - 1] == s->step))
         return 0;
     return s->step == 0 || s->step == l->c->steps || s->step % l->c->validation.every == 0;
+}
+
+static int samples_are_due(const Loop *l)
+{
+    int due = l->comm->rank == 0 && train_samples_due(l->c, l->state.step);
+    return l->c->samples.prompts.count ? comm_any(l->comm, due) : 0;
+}
+
+/* With the values that would be saved, then back to those that are trained. */
+static int look(Loop *l)
+{
+    TrainTask *t = &l->task;
+    TrainState *s = &l->state;
+    const float *values = train_optimizer_values(s, l->c, l->step.grad);
+    int valid = validation_is_due(l), samples = samples_are_due(l);
+    TRY(samples);
+    if (!valid && !samples)
+        return 0;
+    if (values != s->param) {
+        TRY(train_task_set_values(t, s, values));
+        TRY(nn_params_bind(t->params, t->g, t->ex));
+    }
+    if (valid)
+        TRY(validate(l));
+    train_watch_at(l->watch, s->step);
+    if (samples)
+        TRY(train_samples_run(t, s->step, l->watch ? train_watch_sample : NULL, l->watch));
+    return values != s->param ? train_step_sync(&l->step) : 0;
 }
 
 static float mean_loss(const TrainState *s, int64_t from, int64_t to)
@@ -142,13 +167,12 @@ static int run_steps(Loop *l, TrainResult *r)
     int64_t first = s->step;
     int stopped = 0;
     progress_init(&bar, "step", first, l->c->steps, l->comm->rank == 0);
-    if (s->step == 0 && validation_is_due(l))
-        TRY(validate(l));
+    TRY(look(l));
     while (s->step < l->c->steps && !stopped) {
         TRY(train_step_run(&l->step));
-        if (validation_is_due(l))
-            TRY(validate(l));
         double rate = progress_rate(&bar, s->step) * l->c->batch;
+        train_watch_step(l->watch, &l->step, rate);
+        TRY(look(l));
         progress_update(&bar, s->step, "loss %.4f  norm %.2e  lr %.1e  %.1f images/s", (double)mean_loss(s, s->step - 50, s->step),
                         l->step.norm, (double)train_conf_lr(l->c, s->step - 1), rate);
         stopped = comm_any(l->comm, signal_stop());
@@ -195,13 +219,16 @@ static int finish(Loop *l)
             rc = write_csv(l, "loss.csv", NULL, l->state.loss, l->state.step);
         if (rc >= 0 && l->state.nvalid)
             rc = write_csv(l, "validation.csv", l->state.valid_step, l->state.valid_loss, l->state.nvalid);
+        train_watch_report(l->watch, &l->step, &l->task, clock_now() - l->began);
     }
     return comm_agree(l->comm, rc);
 }
 
 static int prepare(Loop *l)
 {
-    int rc = open_output(l);
+    int rc = train_samples_check(l->c);
+    if (rc >= 0)
+        rc = open_output(l);
     TRY(comm_agree(l->comm, rc));
     TRY(train_dreambooth_generate(l->c, l->comm, l->task.be->threads));
     TRY(train_task_open(&l->task, 0));
@@ -214,7 +241,12 @@ static int prepare(Loop *l)
     if (rc >= 0)
         rc = write_config(l);
     if (rc >= 0 && l->comm->rank == 0)
+        rc = train_samples_forget(l->c, l->state.step || l->resumed ? l->state.step : -1);
+    if (rc >= 0 && l->comm->rank == 0)
         rc = train_saver_create(&l->saver, l->c, l->config, &l->origin, l->c->checkpoint.background && train_task_spare(&l->task));
+    if (rc >= 0 && l->comm->rank == 0 && (l->c->tensorboard || l->c->report))
+        l->watch = train_watch_create(l->c, l->config, l->state.step);
+    l->began = clock_now();
     return comm_agree(l->comm, rc);
 }
 
@@ -231,6 +263,7 @@ int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result)
     if (rc >= 0)
         rc = finish(&l);
     train_saver_destroy(l.saver);
+    train_watch_destroy(l.watch);
     train_step_deinit(&l.step);
     train_task_close(&l.task);
     train_state_deinit(&l.state);

@@ -117,23 +117,27 @@ void train_state_deinit(TrainState *s)
     }
     free(s->ema);
     free(s->loss);
+    free(s->norm);
     free(s->valid_step);
     free(s->valid_loss);
     memset(s, 0, sizeof *s);
 }
 
-int train_state_push_loss(TrainState *s, float loss)
+int train_state_push_step(TrainState *s, float loss, float norm)
 {
     if (s->step >= s->loss_cap) {
         int64_t n = s->loss_cap ? s->loss_cap * 2 : 1024;
         while (n <= s->step)
             n *= 2;
         float *p = realloc(s->loss, (size_t)n * sizeof *p);
-        if (!p)
+        s->loss = p ? p : s->loss;
+        float *q = realloc(s->norm, (size_t)n * sizeof *q);
+        s->norm = q ? q : s->norm;
+        if (!p || !q)
             return err_set(ERR_NOMEM, "training state: out of memory");
-        s->loss = p;
         s->loss_cap = n;
     }
+    s->norm[s->step] = norm;
     s->loss[s->step++] = loss;
     return 0;
 }
@@ -168,7 +172,7 @@ int train_state_copy(TrainState *out, const TrainState *s)
     if (s->ema)
         memcpy(out->ema, s->ema, (size_t)s->n * sizeof(float));
     for (int64_t i = 0; i < s->step; i++)
-        TRY(train_state_push_loss(out, s->loss[i]));
+        TRY(train_state_push_step(out, s->loss[i], s->norm[i]));
     for (int64_t i = 0; i < s->nvalid; i++)
         TRY(train_state_push_validation(out, s->valid_step[i], s->valid_loss[i]));
     memcpy(out->number, s->number, sizeof out->number);

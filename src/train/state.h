@@ -44,6 +44,7 @@ typedef struct {
     float *ema;           /* [n] or NULL */
     int64_t step;         /* steps done */
     float *loss;          /* [step] mean loss of each step */
+    float *norm;          /* [step] gradient norm before clipping; NaN where unknown */
     int64_t loss_cap;
     int64_t *valid_step;  /* [nvalid] steps done at each validation, and its loss */
     float *valid_loss;
@@ -68,7 +69,8 @@ void *train_array_slot(const TrainArray *a, int slot);
 /* Shape of that part; 0 where not covered. */
 int train_array_shape(TrainCover cover, const TrainSlot *t, Shape *out);
 void train_state_deinit(TrainState *s);
-int train_state_push_loss(TrainState *s, float loss);
+/* A step is done. */
+int train_state_push_step(TrainState *s, float loss, float norm);
 int train_state_push_validation(TrainState *s, int64_t step, float loss);
 /* A deep copy. out: train_state_deinit, also after an error. */
 int train_state_copy(TrainState *out, const TrainState *s);

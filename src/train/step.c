@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "comm/exact.h"
 #include "ops/optim.h"
@@ -34,10 +35,12 @@ int train_step_init(TrainStep *p, TrainTask *task, TrainState *state)
     TRY(exec_create(&task->ex, task->plan));
     TRY(collect_slots(task, state));
     TRY(train_optimizer_init(&p->optimizer, task->conf, state));
-    p->sum = malloc((size_t)(state->n + 1) * sizeof *p->sum);
+    p->nset = task->conf->datasets.count + 1;
+    p->set_loss = calloc((size_t)p->nset, sizeof *p->set_loss);
+    p->sum = malloc((size_t)(state->n + 1 + 2 * p->nset) * sizeof *p->sum);
     p->grad = malloc((size_t)state->n * sizeof *p->grad);
     p->loss = malloc((size_t)task->conf->micro_batch * sizeof *p->loss);
-    if (!p->sum || !p->grad || !p->loss)
+    if (!p->sum || !p->grad || !p->loss || !p->set_loss)
         return err_set(ERR_NOMEM, "training: out of memory");
     return 0;
 }
@@ -48,6 +51,8 @@ void train_step_deinit(TrainStep *p)
     free(p->sum);
     free(p->grad);
     free(p->loss);
+    free(p->set_loss);
+    p->set_loss = NULL;
     p->sum = NULL;
     p->grad = p->loss = NULL;
 }
@@ -65,8 +70,13 @@ int train_step_sync(TrainStep *p)
 static int micro_batch(TrainStep *p, int64_t position, int64_t *bad)
 {
     TrainTask *t = p->task;
+    double began = clock_now();
     TRY(t->fill(t, position));
+    double filled = clock_now();
+    p->seconds[TRAIN_PHASE_DATA] += filled - began;
     TRY(exec_run(t->ex));
+    double ran = clock_now();
+    p->seconds[TRAIN_PHASE_COMPUTE] += ran - filled;
     for (int i = 0; i < t->nwrt; i++) {
         const TrainSlot *s = &p->state->slot[i];
         const float *grad = exec_data(t->ex, t->grad[i]);
@@ -83,7 +93,13 @@ static int micro_batch(TrainStep *p, int64_t position, int64_t *bad)
     for (int j = 0; j < t->conf->micro_batch; j++) {
         float share = p->loss[j] / (float)t->conf->batch;
         *bad += exact_add(p->sum + p->state->n, &share, 1);
+        if (!t->set)
+            continue;
+        int64_t *of_set = p->sum + p->state->n + 1 + t->set[j];
+        *bad += exact_add(of_set, &p->loss[j], 1);
+        of_set[p->nset]++;
     }
+    p->seconds[TRAIN_PHASE_UPDATE] += clock_now() - ran;
     return 0;
 }
 
@@ -134,6 +150,16 @@ static int skip(TrainStep *p)
     return err_set(ERR_NUMERIC, "%d steps in a row have no finite gradient: %s, first in '%s'; lower optimizer.lr", p->skips, why, name);
 }
 
+static void losses_of_sets(TrainStep *p)
+{
+    const int64_t *sum = p->sum + p->state->n + 1, *count = sum + p->nset;
+    for (int k = 0; k < p->nset; k++) {
+        p->set_loss[k] = NAN;
+        if (count[k])
+            exact_to_float(&p->set_loss[k], &sum[k], 1, 1.0 / (double)count[k]);
+    }
+}
+
 int train_step_run(TrainStep *p)
 {
     TrainTask *t = p->task;
@@ -142,24 +168,30 @@ int train_step_run(TrainStep *p)
     int64_t bad = 0;
     int rc = 0, micro = c->batch / c->micro_batch;
     p->bad_slot = s->count;
-    memset(p->sum, 0, (size_t)(s->n + 1) * sizeof *p->sum);
+    memset(p->sum, 0, (size_t)(s->n + 1 + 2 * p->nset) * sizeof *p->sum);
     for (int m = t->comm->rank; rc >= 0 && m < micro; m += t->comm->size)
         rc = micro_batch(p, s->step * c->batch + (int64_t)m * c->micro_batch, &bad);
+    double began = clock_now();
     TRY(comm_agree(t->comm, rc));
-    rc = exact_reduce(t->comm, p->sum, s->n + 1, bad);
+    rc = exact_reduce(t->comm, p->sum, s->n + 1 + 2 * p->nset, bad);
+    double reduced = clock_now();
+    p->seconds[TRAIN_PHASE_COMM] += reduced - began;
     if (rc < 0 && rc != ERR_NUMERIC)
         return rc;
-    float loss = NAN;
+    float loss = NAN, norm = NAN;
     if (rc == ERR_NUMERIC) {
         TRY(skip(p));
     } else {
         p->skips = 0;
         exact_to_float(&loss, p->sum + s->n, 1, 1.0);
         apply(p);
+        norm = (float)p->norm;
+        losses_of_sets(p);
         TRY(train_task_set_values(t, s, s->param));
         if (t->limit)
             TRY(t->limit(t, s));
         TRY(nn_params_bind(t->params, t->g, t->ex));
     }
-    return train_state_push_loss(s, loss);
+    p->seconds[TRAIN_PHASE_UPDATE] += clock_now() - reduced;
+    return train_state_push_step(s, loss, norm);
 }

@@ -11,15 +11,20 @@
 #include "train/state.h"
 #include "train/task.h"
 
+typedef enum { TRAIN_PHASE_DATA, TRAIN_PHASE_COMPUTE, TRAIN_PHASE_COMM, TRAIN_PHASE_UPDATE, TRAIN_PHASES } TrainPhase;
+
 typedef struct {
     TrainTask *task;   /* borrowed, as is the state */
     TrainState *state;
     TrainOptimizer optimizer;
-    int64_t *sum;      /* [n + 1]: gradients, then the loss */
+    int64_t *sum;      /* [n + 1 + 2*nset]: gradients, the loss, the losses of each dataset, its samples */
     float *grad;       /* [n]: of the last step, before clipping */
     float *loss;       /* [micro_batch] */
     double norm;       /* of grad */
     int64_t bad_slot;  /* first slot with a gradient that is not finite, on this rank; count: none */
+    int nset;          /* datasets, class images last */
+    float *set_loss;   /* [nset]: of the last step, each over its own samples; NaN without any */
+    double seconds[TRAIN_PHASES]; /* this rank's, since the start */
     int skips;         /* steps in a row without a finite gradient */
 } TrainStep;
 

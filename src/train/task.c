@@ -35,6 +35,8 @@ void train_task_close(TrainTask *t)
     if (t->close)
         t->close(t);
     train_dataset_close(t->data);
+    free(t->set);
+    t->set = NULL;
     free(t->wrt);
     free(t->grad);
     t->ex = NULL;

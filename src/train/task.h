@@ -5,6 +5,7 @@
 
 #include "comm/comm.h"
 #include "graph/exec.h"
+#include "models/lora.h"
 #include "nn/nn.h"
 #include "nn/param.h"
 #include "train/dataset.h"
@@ -27,6 +28,8 @@ struct TrainTask {
     OpRef seed;            /* [micro_batch] P: 1/batch */
     OpRef *wrt, *grad;     /* trained parameters and their gradients, P */
     int nwrt;
+    Lora *adapter;         /* of task lora, the task's own; NULL */
+    int32_t *set;          /* [micro_batch]: dataset of each sample of the last fill; NULL where the task does not say */
     char model_hash[HASH_HEX_SIZE]; /* rank 0: SHA-256 of the weight file that training starts from; "" for random weights */
     /* Inputs of the micro-batch whose first image has this global position (step * batch + j). */
     int (*fill)(TrainTask *t, int64_t position);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Round trips with diffusers, transformers, peft, h5py and PIL. TAP lines, then counts; exit code 1 when a check fails.
-#   tests/peers/run.sh [lora|full|base|files|sweep]...      all parts by default
+#   tests/peers/run.sh [lora|training|full|base|files|sweep]...      all parts by default
 # PEER_PYTHON names a Python that has them (python3); ATELIER_BIN another binary. The part `full` makes about 9 GB of random
 # full-size models in build/peers once.
 set -u
@@ -16,7 +16,7 @@ fi
 mkdir -p build/peers
 log=build/peers/tap.log
 : >"$log"
-for part in ${@:-files lora sweep base full}; do
+for part in ${@:-files lora training sweep base full}; do
     "$python" "tests/peers/check_$part.py" | tee -a "$log"
     [ "${PIPESTATUS[0]}" -eq 0 ] || grep -q '^not ok' "$log" || echo "not ok $part: the script failed" | tee -a "$log"
 done

@@ -31,7 +31,7 @@ static void state_make(TrainState *s, int ema, int filled)
             fill(s->ema + t->offset, t->count, 300);
     }
     for (int i = 0; filled && i < STEPS; i++)
-        OK(train_state_push_loss(s, i == 3 ? NAN : 0.5f / (float)(i + 1)));
+        OK(train_state_push_step(s, i == 3 ? NAN : 0.5f / (float)(i + 1), 1.5f));
     s->skipped = filled ? 1 : 0;
 }
 
@@ -78,7 +78,7 @@ static void test_train_state__slots(void **state)
     assert_int_equal(s.slot[2].offset, 32 + 64);
     assert_int_equal(s.n, 32 + 64 + 16);
     for (int i = 0; i < 3000; i++)
-        OK(train_state_push_loss(&s, (float)i));
+        OK(train_state_push_step(&s, (float)i, 0));
     assert_int_equal(s.step, 3000);
     assert_true(s.loss[2999] == 2999.0f);
     train_state_deinit(&s);
@@ -153,7 +153,7 @@ static void test_train_state__keeps_the_newest(void **state)
     state_make(&s, 0, 1);
     for (int i = 0; i < 5; i++) {
         save(&s, &c);
-        OK(train_state_push_loss(&s, 0));
+        OK(train_state_push_step(&s, 0, 0));
     }
     assert_int_equal(checkpoints("keep", names), 3);
     assert_string_equal(names, "step-00000009.h5 step-00000010.h5 step-00000011.h5");
@@ -296,7 +296,7 @@ static void test_train_state__damaged(void **state)
     state_make(&older, 0, 1);
     state_make(&a, 0, 1);
     save(&older, &c);
-    OK(train_state_push_loss(&a, 0.25f));
+    OK(train_state_push_step(&a, 0.25f, 2));
     for (int64_t i = 0; i < a.slot[1].count; i++)
         a.param[a.slot[1].offset + i] += 1;
     save(&a, &c);

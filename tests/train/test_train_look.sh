@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# What a run shows: samples, events, curves, report; and that looking changes nothing.
+. tests/train/lib.sh
+make_data
+mkdir -p "$TMP/held"
+for f in "$TMP"/data/*.png; do held=$f; done
+mv "$held" "${held%.png}.txt" "$TMP/held/"
+prompts="prompts: ['a red apple --w 24 --h 16 --d 5 --l 3 --s 2 --n blue', 'a tree'], every: 6, steps: 3"
+
+# An average of the weights, so that the values shown are not those in training.
+make_config "steps: 14" "checkpoint: {every: 2}" "optimizer: {lr: 2e-3, ema: 0.9}" "validation: {datasets: [{path: ../held}], every: 7}"
+straight plain
+sed -i 's/^steps: 14/&\nsamples: {'"$prompts"'}/' "$TMP/train.yaml"
+straight shown
+sum_of() { grep -aoE '[0-9a-f]{64}' "$TMP/$1/out/checkpoints/$(last_checkpoint "$1")" | head -n 1; }
+check "samples: the training is the same without them" test -n "$(sum_of plain)" -a "$(sum_of plain)" = "$(sum_of shown)"
+check "samples: the result too" cmp "$TMP/plain/out/lora.safetensors" "$TMP/shown/out/lora.safetensors"
+files() { (cd "$TMP/$1/out/samples" && ls | tr '\n' ' '); }
+check "samples: at 0, 6, 12 and the end" test "$(files shown)" = "$(for s in 00 06 12 14; do for p in 00 01; do
+    printf 'step-000000%s-%s.png ' $s $p; done; done)"
+check "samples: they change while it trains" sh -c "! cmp -s $TMP/shown/out/samples/step-00000000-01.png $TMP/shown/out/samples/step-00000014-01.png"
+MPIRUN="mpirun -np 2" run shown-np2
+interrupt KILL shown-kill
+run shown-kill
+for other in shown-np2 shown-kill; do
+    check "samples: the same in $other" diff -r "$TMP/shown/out/samples" "$TMP/$other/out/samples"
+    check "samples: the same sheet in $other" cmp "$TMP/shown/out/samples.png" "$TMP/$other/out/samples.png"
+done
+run shown samples.every=5
+check "samples: the key may change between two parts of a run" test $? -eq 0
+check "report: curves, samples, settings" sh -c "grep -c 'data:image/png' $TMP/shown/out/report.html | grep -qx 4 &&
+    grep -q 'held-out loss' $TMP/shown/out/report.html && grep -q 'max_skips' $TMP/shown/out/report.html"
+check "report: a picture of the loss" test -s "$TMP/shown/out/loss.png"
+check "events: a file" sh -c "ls $TMP/shown/out/tensorboard/events.out.tfevents.*.atelier"
+run quiet samples.prompts=[] tensorboard=false report=false
+check "events, report: can be switched off" test ! -e "$TMP/quiet/out/tensorboard" -a ! -e "$TMP/quiet/out/report.html"
+make_config "samples: {prompts: ['a tree --q 3']}"
+run bad
+check "samples: an unknown option is named" grep -q "unknown option --q" "$TMP/bad/log"
+# The weights of a full fine-tuning, in bf16.
+make_config "task: full" "lora: {}" "steps: 4" "dtype: bf16" "samples: {prompts: [a tree], steps: 2, every: 4}" "optimizer: {lr: 1e-2}"
+straight full
+check "full: samples change" sh -c "! cmp -s $TMP/full/out/samples/step-00000000-00.png $TMP/full/out/samples/step-00000004-00.png"
+mkdir -p "$TMP/model"
+cp -r "$MODEL/." "$TMP/model/"
+cp "$TMP/full/out/unet/"* "$TMP/model/unet/"
+"$BIN" sample "$TMP/model" "a tree" -o "$TMP/after.png" size=[16] steps=2 seed=1 dtype=bf16 >"$TMP/after.log" 2>&1
+"$BIN" diff "$TMP/after.png" "$TMP/full/out/samples/step-00000004-00.png" >"$TMP/diff.log" 2>&1
+check "full: the last sample is what the saved model renders" sh -c "grep -q 'not there' $TMP/diff.log && ! grep -q 'pixels differ' $TMP/diff.log"
+finish
