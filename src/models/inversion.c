@@ -18,8 +18,11 @@ void inversion_set_init(InversionSet *s, int width)
 
 void inversion_set_deinit(InversionSet *s)
 {
-    for (int i = 0; i < s->count; i++)
+    for (int i = 0; i < s->count; i++) {
         free((char *)s->word[i].name);
+        free(s->path[i]);
+    }
+    free(s->path);
     free(s->word);
     free(s->hash);
     free(s->vectors);
@@ -120,7 +123,9 @@ static int add(InversionSet *s, const IoTensor *t, const char *path, const char 
     size_t need = ((size_t)s->rows + (size_t)n) * (size_t)s->width;
     float *vectors = realloc(s->vectors, need * sizeof *vectors);
     s->vectors = vectors ? vectors : s->vectors;
-    if (!word || !hash || !vectors)
+    char **paths = realloc(s->path, ((size_t)s->count + 1) * sizeof *paths);
+    s->path = paths ? paths : s->path;
+    if (!word || !hash || !vectors || !paths)
         return err_set(ERR_NOMEM, "out of memory");
     TRY(read_vectors(vectors + (size_t)s->rows * (size_t)s->width, t, n * s->width, path));
     uint8_t sum[HASH_SIZE];
@@ -130,7 +135,12 @@ static int add(InversionSet *s, const IoTensor *t, const char *path, const char 
         hash_hex(hash[s->count], sum, HASH_SIZE);
     }
     char *copy;
-    TRY(str_copy(&copy, name));
+    TRY(str_copy(&paths[s->count], path));
+    int rc = str_copy(&copy, name);
+    if (rc < 0) {
+        free(paths[s->count]);
+        return rc;
+    }
     word[s->count++] = (ChunkWord){copy, s->rows, (int)n};
     s->rows += (int)n;
     return 0;

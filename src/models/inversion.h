@@ -13,6 +13,7 @@
 typedef struct {
     ChunkWord *word; /* names owned by the set */
     char (*hash)[65]; /* SHA-256 of each file */
+    char **path;
     int count;
     float *vectors;  /* [rows][width] */
     int rows, width;

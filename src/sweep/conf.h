@@ -35,6 +35,7 @@ typedef struct {
     int64_t variation_seed;
     double variation_strength;
     ConfInts seed_size;     /* [] the image's, [n] or [width, height] */
+    int32_t batch_index, batch_size; /* place in a batch of ComfyUI's; size 0: alone */
     int32_t vae_tile;       /* -1: where the image is large */
     ConfInts size;          /* [] native, [n] or [width, height] */
     int32_t steps, clip_skip;

@@ -13,6 +13,7 @@ void foreign_init(Foreign *f)
 {
     memset(f, 0, sizeof *f);
     str_init(&f->lost);
+    str_init(&f->numbers);
     f->seed_compat = SAMPLER_COMPAT_NAMES[0];
     f->clip_skip = 1;
     f->guidance = -1;
@@ -31,6 +32,7 @@ void foreign_deinit(Foreign *f)
         free(f->lora[i].path);
     }
     str_deinit(&f->lost);
+    str_deinit(&f->numbers);
     memset(f, 0, sizeof *f);
 }
 
@@ -176,6 +178,7 @@ int foreign_parse(Foreign *f, const IoPngText *text, int ntext, const char *name
         for (size_t k = 0; k < sizeof must / sizeof *must; k++)
             if (!*must[k])
                 TRY(foreign_set(must[k], ""));
+        TRY(str_status(&f->numbers));
         return str_status(&f->lost);
     }
     return err_set(ERR_NOTFOUND, "%s: no record of an image: none of the texts atelier, parameters (A1111), prompt (ComfyUI) and "
@@ -306,6 +309,8 @@ void foreign_yaml(const Foreign *f, const char *name, const char *output, StrBuf
         add_number(out, "guidance_rescale", f->guidance_rescale);
     if (f->clip_skip > 1)
         str_add_format(out, "clip_skip: %d\n", f->clip_skip);
+    if (f->numbers.len)
+        str_add(out, f->numbers.data);
     add_lora(f, out);
     add_more(f, out);
 }

@@ -29,6 +29,7 @@ typedef struct {
     char *hires;                      /* RENDER_UPSCALE_NAMES; "" */
     ForeignLora lora[FOREIGN_MAX_LORA];
     int nlora;
+    StrBuf numbers;                   /* "key: value\n" of settings that are plain numbers: eta, ensd, s_churn, ... */
     StrBuf lost;                      /* a line each, with its newline */
 } Foreign;
 

@@ -167,6 +167,50 @@ static int set_hires(Foreign *f, const Infotext *t)
     return 0;
 }
 
+static const struct {
+    const char *theirs, *ours;
+    double lo, hi; /* of numbers that are not whole */
+    int whole;
+} numbers[] = {{"Eta", "eta", 0, 1, 0},
+               {"Eta DDIM", "eta", 0, 1, 0},
+               {"ENSD", "ensd", 0, 0, 1},
+               {"Schedule rho", "rho", 0, 100, 0},
+               {"Schedule min sigma", "sigma_min", 0, 1e6, 0},
+               {"Schedule max sigma", "sigma_max", 0, 1e6, 0},
+               {"Sigma churn", "s_churn", 0, 1e6, 0},
+               {"Sigma tmin", "s_tmin", 0, 1e6, 0},
+               {"Sigma tmax", "s_tmax", 0, 1e6, 0},
+               {"Sigma noise", "s_noise", 0, 10, 0}};
+enum { NUMBERS = sizeof numbers / sizeof *numbers };
+
+static void set_numbers(Foreign *f, const Infotext *t)
+{
+    int eta = 0;
+    for (int i = 0; i < NUMBERS; i++) {
+        double v;
+        int64_t n;
+        if (numbers[i].whole ? !get_int(f, t, numbers[i].theirs, -9000000000000000000, 9000000000000000000, &n)
+                             : !get_number(f, t, numbers[i].theirs, numbers[i].lo, numbers[i].hi, &v))
+            continue;
+        if (strcmp(numbers[i].ours, "eta") == 0 && eta++)
+            continue;
+        str_add_format(&f->numbers, "%s: ", numbers[i].ours);
+        if (numbers[i].whole)
+            str_add_format(&f->numbers, "%lld", (long long)n);
+        else
+            str_add_number(&f->numbers, v, 0);
+        str_add_char(&f->numbers, '\n');
+    }
+}
+
+static int is_number(const char *key)
+{
+    for (int i = 0; i < NUMBERS; i++)
+        if (strcmp(numbers[i].theirs, key) == 0)
+            return 1;
+    return 0;
+}
+
 static int set_rest(Foreign *f, const Infotext *t)
 {
     static const char *const known[] = {"Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model hash", "Model", "VAE",
@@ -174,7 +218,7 @@ static int set_rest(Foreign *f, const Infotext *t)
                                         "Hires upscaler", "Hires resize", "Variation seed", "Variation seed strength", "Seed resize from",
                                         "VAE hash", "CFG Rescale", "User"};
     for (int i = 0; i < t->nfield; i++) {
-        int is_known = 0;
+        int is_known = is_number(t->field[i].key);
         for (size_t k = 0; k < sizeof known / sizeof *known; k++)
             is_known |= strcmp(t->field[i].key, known[k]) == 0;
         if (!is_known)
@@ -211,6 +255,7 @@ static int convert(Foreign *f, const Infotext *t)
     TRY(foreign_set(&f->model, infotext_get(t, "Model")));
     TRY(foreign_set(&f->model_hash, infotext_get(t, "Model hash")));
     TRY(set_sampler(f, t));
+    set_numbers(f, t);
     TRY(set_hires(f, t));
     return set_rest(f, t);
 }

@@ -178,8 +178,10 @@ static int read_latent(Graph *g, json_t *node)
         if (strncmp(class_of(node), "Empty", 5) == 0 && foreign_json_int(in, "width", 8, 16384, &w) && foreign_json_int(in, "height", 8, 16384, &h)) {
             g->f->width = (int)w;
             g->f->height = (int)h;
-            if (foreign_json_int(in, "batch_size", 2, 100000, &batch))
-                foreign_lost(g->f, "one of a batch of %lld: which one is not recorded", (long long)batch);
+            if (foreign_json_int(in, "batch_size", 2, 4096, &batch)) {
+                str_add_format(&g->f->numbers, "batch_size: %lld\n", (long long)batch);
+                foreign_lost(g->f, "which image of the batch of %lld this is: set batch_index (0 here is the first)", (long long)batch);
+            }
             return 0;
         }
         json_t *pixels = linked(g, node, "pixels");

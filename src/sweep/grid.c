@@ -7,7 +7,8 @@
 
 const char *const SWEEP_FIELD_NAMES[SWEEP_FIELDS] = {
     "model",  "vae",    "lora",     "size",     "hires",            "clip_skip",      "steps",              "sampler",   "spacing", "seed_compat", "prompt_rules", "eta", "strength",
-    "source", "mask",   "prompt",   "negative", "guidance", "guidance_rescale", "variation_seed", "variation_strength", "seed_size", "seed"};
+    "source", "mask",   "prompt",   "negative", "guidance", "guidance_rescale", "variation_seed", "variation_strength", "seed_size",
+    "batch_index", "seed"};
 
 void sweep_value_deinit(SweepValue *v)
 {
@@ -62,6 +63,8 @@ static int base_value(SweepValue *v, const SweepConf *c)
     v->variation_strength = c->variation_strength;
     v->seed_width = c->seed_size.count > 0 ? (int)c->seed_size.items[0] : 0;
     v->seed_height = c->seed_size.count > 1 ? (int)c->seed_size.items[1] : v->seed_width;
+    v->batch_index = c->batch_index;
+    v->batch_size = c->batch_size;
     v->seed_compat = c->seed_compat;
     v->rules = c->prompt_rules;
     TRY(str_copy(&v->model, c->model ? c->model : ""));
@@ -185,6 +188,8 @@ static void apply(SweepItem *it, const SweepValue *v, unsigned set)
         it->variation_strength = v->variation_strength;
     if (set & 1u << SWEEP_SEED_SIZE)
         it->seed_width = v->seed_width, it->seed_height = v->seed_height;
+    if (set & 1u << SWEEP_BATCH_INDEX)
+        it->batch_index = v->batch_index;
     if (set & 1u << SWEEP_SEED)
         it->seed = v->seed;
 }
@@ -241,6 +246,7 @@ void sweep_grid_at_product(const SweepGrid *g, const int64_t coord[SWEEP_MAX_AXE
         else
             out->seed = a->start + coord[i] * a->step;
     }
+    out->batch_size = g->base.batch_size;
     out->typed = out->prompt;
     out->typed_negative = out->negative;
     out->rules = sweep_conf_rules(out->rules, out->seed_compat);
@@ -390,6 +396,7 @@ static void label_field(const SweepValue *v, SweepField f, StrBuf *out)
     case SWEEP_VARIATION_SEED: str_add_format(out, "variation %lld", (long long)v->variation_seed); break;
     case SWEEP_VARIATION_STRENGTH: str_add_format(out, "variation of %g", v->variation_strength); break;
     case SWEEP_SEED_SIZE: str_add_format(out, "noise of %dx%d", v->seed_width, v->seed_height); break;
+    case SWEEP_BATCH_INDEX: str_add_format(out, "image %d of the batch", v->batch_index); break;
     case SWEEP_SEED_COMPAT: str_add(out, SAMPLER_COMPAT_NAMES[v->seed_compat]); break;
     case SWEEP_PROMPT_RULES: str_add_format(out, "prompts as %s", SWEEP_RULES_NAMES[v->rules]); break;
     case SWEEP_FIELDS: break;
@@ -439,6 +446,8 @@ int sweep_item_setup(const SweepItem *it, const SweepConf *c, const Render *r, R
     s->guided = it->guidance > 1;
     s->seed_compat = (SamplerCompat)it->seed_compat;
     s->sampler.rules = sampler_compat_rules(s->seed_compat);
+    if (it->eta < 0 && s->sampler.kind == SAMPLER_TCD && s->sampler.rules == SAMPLER_RULES_DIFFUSERS)
+        s->sampler.eta = 0; /* its pipelines pass it, whatever the scheduler's own is */
     sweep_conf_noise(c, s);
     s->rules = (PromptRules)it->rules;
     s->source = it->source[0] != 0;
@@ -448,6 +457,10 @@ int sweep_item_setup(const SweepItem *it, const SweepConf *c, const Render *r, R
     s->inpaint = c->inpaint;
     s->hires = it->hires;
     render_setup_tile(r, s, c->vae_tile);
+    if (it->batch_size && it->seed_compat != SAMPLER_COMPAT_COMFYUI)
+        return err_set(ERR_UNSUPPORTED, "batch_size: only ComfyUI draws the noise of a batch as a whole (seed_compat: comfyui)");
+    if (it->batch_index && it->batch_index >= it->batch_size)
+        return err_set(ERR_RANGE, "batch_index %d: expected 0..batch_size - 1, and batch_size is %d", it->batch_index, it->batch_size);
     if (it->nlora > RENDER_MAX_LORA)
         return err_set(ERR_RANGE, "%d LoRAs at once: at most %d", it->nlora, RENDER_MAX_LORA);
     for (int i = 0; i < it->nlora; i++) /* scale 0 is the plain network, to the bit */
@@ -468,5 +481,7 @@ void sweep_item_render(const SweepItem *it, RenderItem *out)
                         .variation_seed = (uint64_t)it->variation_seed,
                         .variation_strength = it->variation_strength,
                         .seed_width = it->seed_width,
-                        .seed_height = it->seed_height};
+                        .seed_height = it->seed_height,
+                        .batch_index = it->batch_index,
+                        .batch_size = it->batch_size};
 }

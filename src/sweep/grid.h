@@ -38,6 +38,7 @@ typedef enum {
     SWEEP_VARIATION_SEED,
     SWEEP_VARIATION_STRENGTH,
     SWEEP_SEED_SIZE,
+    SWEEP_BATCH_INDEX,
     SWEEP_SEED,
     SWEEP_FIELDS
 } SweepField;
@@ -56,6 +57,7 @@ typedef struct {
     double eta, guidance, rescale, strength, variation_strength;
     int64_t seed, variation_seed;
     int seed_width, seed_height; /* 0: the image's */
+    int batch_index, batch_size; /* place in a batch of ComfyUI's; size 0: alone */
     int seed_compat, rules;      /* SamplerCompat; place in SWEEP_RULES_NAMES */
 } SweepValue;
 
@@ -105,6 +107,7 @@ typedef struct {
     double eta, guidance, rescale, strength, variation_strength;
     int64_t seed, variation_seed;
     int seed_width, seed_height;
+    int batch_index, batch_size;
     int seed_compat;     /* SamplerCompat */
     int rules;           /* PromptRules of this item */
     char *own[2];        /* prompt and negative prompt where sweep_item_load made new texts, else NULL */

@@ -202,6 +202,7 @@ static int get_value(void *ctx, int id, int k, ExprValue *out)
     case SWEEP_STRENGTH: set_number(out, it->strength); return 1;
     case SWEEP_GUIDANCE: set_number(out, it->guidance); return 1;
     case SWEEP_RESCALE: set_number(out, it->rescale); return 1;
+    case SWEEP_BATCH_INDEX: set_integer(out, it->batch_index); return 1;
     case SWEEP_VARIATION_SEED: set_integer(out, it->variation_seed); return 1;
     case SWEEP_VARIATION_STRENGTH: set_number(out, it->variation_strength); return 1;
     case SWEEP_SEED: set_integer(out, it->seed); return 1;

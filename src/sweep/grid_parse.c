@@ -209,6 +209,7 @@ static int read_field(SweepValue *v, SweepField f, const ConfNode *n, const char
     case SWEEP_VARIATION_SEED: return read_seed(&v->variation_seed, n, what);
     case SWEEP_VARIATION_STRENGTH: return read_number(&v->variation_strength, n, what, 0, 1);
     case SWEEP_SEED_SIZE: return read_size(&v->seed_width, &v->seed_height, n, what);
+    case SWEEP_BATCH_INDEX: return read_int(&v->batch_index, n, what, 0, 4095);
     case SWEEP_SEED_COMPAT: return read_name(&v->seed_compat, n, what, SAMPLER_COMPAT_NAMES);
     case SWEEP_PROMPT_RULES: return read_name(&v->rules, n, what, SWEEP_RULES_NAMES);
     case SWEEP_FIELDS: break;

@@ -1,5 +1,6 @@
 #include "sweep/record.h"
 
+#include <ctype.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,11 +29,43 @@ static int input_hashes(SweepRecord *rec, Render *r)
     return *rec->mask ? render_file_hash(r, rec->mask, &rec->mask_hash) : 0;
 }
 
+/* Whether a name may stand in a text: the tokenizer knows neither case nor the number of blanks, so neither do we. */
+static int stands_in(const char *text, const char *name)
+{
+    for (; *text; text++) {
+        const char *t = text, *n = name;
+        for (; *n; n++) {
+            if (isspace((unsigned char)*n))
+                continue;
+            while (isspace((unsigned char)*t))
+                t++;
+            if (tolower((unsigned char)*t) != tolower((unsigned char)*n))
+                break;
+            t++;
+        }
+        if (!*n)
+            return 1;
+    }
+    return 0;
+}
+
+static int input_embeddings(SweepRecord *rec, Render *r)
+{
+    RenderEmbedding e;
+    for (int i = 0; render_embedding(r, i, &e); i++) {
+        if (!stands_in(rec->prompt, e.name) && !stands_in(rec->negative, e.name))
+            continue;
+        if (rec->nembedding == SWEEP_RECORD_MAX_EMBEDDINGS)
+            return err_set(ERR_RANGE, "prompt '%.60s': over %d textual inversions", rec->prompt, SWEEP_RECORD_MAX_EMBEDDINGS);
+        rec->embedding[rec->nembedding++] = (SweepRecordFile){e.name, e.path, e.hash, 1};
+    }
+    return 0;
+}
+
 int sweep_record_make(SweepRecord *rec, Render *r, const SweepConf *c, const SweepItem *it, const RenderSetup *s,
                       const char pixels_sha256[HASH_HEX_SIZE])
 {
-    *rec = (SweepRecord){.conf = c,
-                         .version = ATELIER_VERSION,
+    *rec = (SweepRecord){.version = ATELIER_VERSION,
                          .commit = version_commit(),
                          .backend = render_backend(r),
                          .dtype = dtype_name(sweep_conf_dtype(c)),
@@ -69,8 +102,11 @@ int sweep_record_make(SweepRecord *rec, Render *r, const SweepConf *c, const Swe
                          .mask = it->mask ? it->mask : "",
                          .strength = s->strength,
                          .encode = s->encode,
-                         .inpaint = s->inpaint};
+                         .inpaint = s->inpaint,
+                         .noise = {c->rho, c->sigma_min, c->sigma_max, c->s_churn, c->s_tmin, c->s_tmax, c->s_noise, c->ensd,
+                                   it->batch_index, it->batch_size, c->gpu}};
     TRY(input_hashes(rec, r));
+    TRY(input_embeddings(rec, r));
     for (int i = 0; i < it->nlora; i++) {
         rec->lora[i].name = it->lora[i].name;
         rec->lora[i].path = it->lora[i].path;
@@ -98,21 +134,49 @@ static void add_number(StrBuf *b, const char *key, double value)
     str_add_number(b, value, 0);
 }
 
-/* Keys of the configuration that shape noise and sigmas, where they are not the defaults. */
-static void add_noise(StrBuf *b, const SweepConf *c)
+/* The numbers of SweepRecordNoise: key, A1111's name, default. */
+enum { NOISE_NUMBERS = 7 };
+static const struct {
+    const char *key, *a1111;
+    size_t at;
+    double usual;
+} noise_numbers[NOISE_NUMBERS] = {
+    {"rho", "Schedule rho", offsetof(SweepRecordNoise, rho), 0},
+    {"sigma_min", "Schedule min sigma", offsetof(SweepRecordNoise, sigma_min), 0},
+    {"sigma_max", "Schedule max sigma", offsetof(SweepRecordNoise, sigma_max), 0},
+    {"s_churn", "Sigma churn", offsetof(SweepRecordNoise, s_churn), 0},
+    {"s_tmin", "Sigma tmin", offsetof(SweepRecordNoise, s_tmin), 0},
+    {"s_tmax", "Sigma tmax", offsetof(SweepRecordNoise, s_tmax), 0},
+    {"s_noise", "Sigma noise", offsetof(SweepRecordNoise, s_noise), 1},
+};
+
+static double noise_number(const SweepRecordNoise *z, int i)
 {
-    const struct {
-        const char *key;
-        double value, usual;
-    } number[] = {{"rho", c->rho, 0},       {"sigma_min", c->sigma_min, 0}, {"sigma_max", c->sigma_max, 0}, {"s_churn", c->s_churn, 0},
-                  {"s_tmin", c->s_tmin, 0}, {"s_tmax", c->s_tmax, 0},       {"s_noise", c->s_noise, 1}};
-    for (size_t i = 0; i < sizeof number / sizeof *number; i++)
-        if (number[i].value < number[i].usual || number[i].value > number[i].usual)
-            add_number(b, number[i].key, number[i].value);
-    if (c->ensd)
-        add_int(b, "ensd", c->ensd);
-    if (c->gpu)
-        add_text(b, "gpu", SWEEP_GPU_NAMES[c->gpu]);
+    double v;
+    memcpy(&v, (const char *)z + noise_numbers[i].at, sizeof v);
+    return v;
+}
+
+static int noise_is_usual(const SweepRecordNoise *z, int i)
+{
+    double v = noise_number(z, i), usual = noise_numbers[i].usual;
+    return !(v < usual || v > usual);
+}
+
+/* Where they are not the defaults. */
+static void add_noise(StrBuf *b, const SweepRecordNoise *z)
+{
+    for (int i = 0; i < NOISE_NUMBERS; i++)
+        if (!noise_is_usual(z, i))
+            add_number(b, noise_numbers[i].key, noise_number(z, i));
+    if (z->ensd)
+        add_int(b, "ensd", z->ensd);
+    if (z->gpu)
+        add_text(b, "gpu", SWEEP_GPU_NAMES[z->gpu]);
+    if (z->batch_size) {
+        add_int(b, "batch_index", z->batch_index);
+        add_int(b, "batch_size", z->batch_size);
+    }
 }
 
 static int in_use(const char *text)
@@ -170,6 +234,13 @@ static void add_inputs(const SweepRecord *rec, StrBuf *b)
         str_add_char(b, '}');
     }
     str_add_char(b, ']');
+    for (int i = 0; i < rec->nembedding; i++) {
+        str_add(b, i ? ", {" : ", \"embeddings\": [{");
+        add_text(b, "name", rec->embedding[i].name);
+        add_text(b, "path", rec->embedding[i].path);
+        add_text(b, "hash", rec->embedding[i].hash);
+        str_add(b, i + 1 == rec->nembedding ? "}]" : "}");
+    }
     if (in_use(rec->source)) {
         add_text(b, "source", rec->source);
         add_text(b, "source_hash", rec->source_hash);
@@ -206,8 +277,7 @@ void sweep_record_json(const SweepRecord *rec, StrBuf *b)
     add_text(b, "sampler_used", rec->sampler_used);
     add_text(b, "spacing_used", rec->spacing_used);
     add_number(b, "eta", rec->eta);
-    if (rec->conf)
-        add_noise(b, rec->conf);
+    add_noise(b, &rec->noise);
     add_number(b, "guidance", rec->guidance);
     add_number(b, "guidance_rescale", rec->guidance_rescale);
     add_int(b, "clip_skip", rec->clip_skip);
@@ -228,6 +298,34 @@ static const char *upscaler_name(int upscale)
     }
 }
 
+/* "name: 0123456789ab, other: ..." */
+static int add_hashes(Infotext *t, const char *key, const SweepRecordFile *file, int n)
+{
+    StrBuf b;
+    str_init(&b);
+    for (int i = 0; i < n; i++)
+        str_add_format(&b, "%s%s: %.12s", i ? ", " : "", file[i].name, file[i].hash);
+    int rc = str_status(&b);
+    if (rc >= 0 && n)
+        rc = infotext_add(t, key, b.data);
+    str_deinit(&b);
+    return rc;
+}
+
+/* A1111's names: modules/sd_samplers_common.py, sd_samplers_kdiffusion.py, processing.py. */
+static int add_noise_info(Infotext *t, const SweepRecord *rec, SamplerKind kind)
+{
+    const SweepRecordNoise *z = &rec->noise;
+    if (rec->eta >= 0)
+        TRY(infotext_addf(t, kind == SAMPLER_DDIM ? "Eta DDIM" : "Eta", "%g", rec->eta));
+    if (z->ensd)
+        TRY(infotext_addf(t, "ENSD", "%lld", (long long)z->ensd));
+    for (int i = 0; i < NOISE_NUMBERS; i++)
+        if (!noise_is_usual(z, i))
+            TRY(infotext_addf(t, noise_numbers[i].a1111, "%.9g", noise_number(z, i)));
+    return 0;
+}
+
 static int fill_infotext(Infotext *t, const SweepRecord *rec)
 {
     SamplerConf conf;
@@ -236,7 +334,11 @@ static int fill_infotext(Infotext *t, const SweepRecord *rec)
     TRY(infotext_addf(t, "Steps", "%d", rec->steps));
     TRY(sampler_conf_set_kind(&conf, rec->sampler_used));
     TRY(infotext_add(t, "Sampler", sampler_kind_a1111_name(conf.kind)));
-    TRY(infotext_add(t, "Schedule type", rec->spacing_used));
+    for (int i = 0; i < SAMPLER_COMPAT_COUNT; i++)
+        if (strcmp(rec->seed_compat, SAMPLER_COMPAT_NAMES[i]) == 0)
+            conf.rules = sampler_compat_rules((SamplerCompat)i);
+    TRY(sampler_conf_set_spacing(&conf, rec->spacing_used));
+    TRY(infotext_add(t, "Schedule type", sampler_spacing_a1111_name(&conf)));
     TRY(infotext_addf(t, "CFG scale", "%g", rec->guidance));
     TRY(infotext_addf(t, "Seed", "%lld", (long long)rec->seed));
     TRY(infotext_addf(t, "Size", "%dx%d", rec->width, rec->height));
@@ -260,17 +362,9 @@ static int fill_infotext(Infotext *t, const SweepRecord *rec)
         TRY(infotext_addf(t, "Clip skip", "%d", rec->clip_skip));
     if (strcmp(rec->seed_compat, "a1111-gpu") != 0)
         TRY(infotext_add(t, "RNG", strcmp(rec->seed_compat, "atelier") == 0 ? "Atelier" : "CPU"));
-    if (rec->nlora) {
-        StrBuf b;
-        str_init(&b);
-        for (int i = 0; i < rec->nlora; i++)
-            str_add_format(&b, "%s%s: %.12s", i ? ", " : "", rec->lora[i].name, rec->lora[i].hash);
-        int rc = str_status(&b);
-        if (rc >= 0)
-            rc = infotext_add(t, "Lora hashes", b.data);
-        str_deinit(&b);
-        TRY(rc);
-    }
+    TRY(add_noise_info(t, rec, conf.kind));
+    TRY(add_hashes(t, "Lora hashes", rec->lora, rec->nlora));
+    TRY(add_hashes(t, "TI hashes", rec->embedding, rec->nembedding));
     if (in_use(rec->mask) && rec->inpaint.blur > 0)
         TRY(infotext_addf(t, "Mask blur", "%g", rec->inpaint.blur));
     if (rec->hires.upscale) {
@@ -417,6 +511,43 @@ static int get_extras(SweepRecord *rec, json_t *o, const char *name)
     return get_inpaint(rec, json_object_get(o, "inpaint"), name);
 }
 
+static int get_noise(SweepRecordNoise *z, json_t *o, const char *name)
+{
+    *z = (SweepRecordNoise){.s_noise = 1};
+    for (int i = 0; i < NOISE_NUMBERS; i++)
+        if (json_object_get(o, noise_numbers[i].key)) {
+            double v = 0;
+            TRY(get_number(o, noise_numbers[i].key, name, &v));
+            memcpy((char *)z + noise_numbers[i].at, &v, sizeof v);
+        }
+    if (json_object_get(o, "ensd"))
+        TRY(get_int(o, "ensd", name, INT64_MIN, INT64_MAX, &z->ensd));
+    if (json_object_get(o, "batch_size")) {
+        int64_t size, index;
+        TRY(get_int(o, "batch_size", name, 0, 4096, &size));
+        TRY(get_int(o, "batch_index", name, 0, 4095, &index));
+        z->batch_size = (int)size;
+        z->batch_index = (int)index;
+    }
+    return json_object_get(o, "gpu") ? get_name(o, "gpu", name, SWEEP_GPU_NAMES, &z->gpu) : 0;
+}
+
+static int get_embeddings(SweepRecord *rec, json_t *list, const char *name)
+{
+    if (!list)
+        return 0;
+    if (!json_is_array(list) || json_array_size(list) > SWEEP_RECORD_MAX_EMBEDDINGS)
+        return err_set(ERR_FORMAT, "%s: record: 'embeddings' is no list of at most %d", name, SWEEP_RECORD_MAX_EMBEDDINGS);
+    rec->nembedding = (int)json_array_size(list);
+    for (int i = 0; i < rec->nembedding; i++) {
+        json_t *o = json_array_get(list, (size_t)i);
+        TRY(get_text(o, "name", name, &rec->embedding[i].name));
+        TRY(get_text(o, "path", name, &rec->embedding[i].path));
+        TRY(get_text(o, "hash", name, &rec->embedding[i].hash));
+    }
+    return 0;
+}
+
 static int get_lora(SweepRecord *rec, json_t *list, const char *name)
 {
     if (!json_is_array(list) || json_array_size(list) > RENDER_MAX_LORA)
@@ -470,7 +601,9 @@ int sweep_record_parse(SweepRecord *rec, const char *json, const char *name)
     TRY(get_number(o, "guidance", name, &rec->guidance));
     TRY(get_number(o, "guidance_rescale", name, &rec->guidance_rescale));
     TRY(get_number(o, "eta", name, &rec->eta));
+    TRY(get_noise(&rec->noise, o, name));
     TRY(get_extras(rec, o, name));
+    TRY(get_embeddings(rec, json_object_get(o, "embeddings"), name));
     return get_lora(rec, json_object_get(o, "lora"), name);
 }
 

@@ -6,8 +6,22 @@
 #include "base/hash.h"
 #include "sweep/grid.h"
 
+/* Keys of the configuration that shape noise and sigmas; 0 (s_noise 1) is their default. */
 typedef struct {
-    const SweepConf *conf;   /* that it was rendered by; NULL when read back. Borrowed */
+    double rho, sigma_min, sigma_max, s_churn, s_tmin, s_tmax, s_noise;
+    int64_t ensd;
+    int batch_index, batch_size;                    /* ComfyUI's */
+    int gpu;                                        /* place in SWEEP_GPU_NAMES */
+} SweepRecordNoise;
+
+typedef struct {
+    const char *name, *path, *hash;
+    double scale;                                   /* of LoRAs */
+} SweepRecordFile;
+
+enum { SWEEP_RECORD_MAX_EMBEDDINGS = 32 };
+
+typedef struct {
     const char *version, *commit, *backend, *dtype;
     const char *model, *variant, *model_hash;       /* variant "" when none was asked for */
     const char *prompt, *negative, *seed_compat;
@@ -29,11 +43,11 @@ typedef struct {
     double strength;                                /* with a source: */
     int encode;
     RenderInpaint inpaint;                          /* with a mask */
+    SweepRecordNoise noise;
+    SweepRecordFile lora[RENDER_MAX_LORA];
     int nlora;
-    struct {
-        const char *name, *path, *hash;
-        double scale;
-    } lora[RENDER_MAX_LORA];
+    SweepRecordFile embedding[SWEEP_RECORD_MAX_EMBEDDINGS]; /* textual inversions whose names stand in the prompts */
+    int nembedding;
     void *owner; /* of the texts after sweep_record_parse */
 } SweepRecord;
 

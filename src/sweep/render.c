@@ -346,6 +346,14 @@ int render_lora_load(Render *r, const char *path)
     return render_adapter_find(r, path, &id);
 }
 
+int render_embedding(const Render *r, int i, RenderEmbedding *out)
+{
+    if (i >= r->words.count)
+        return 0;
+    *out = (RenderEmbedding){r->words.word[i].name, r->words.path[i], r->words.hash[i]};
+    return 1;
+}
+
 int render_lora_hash(Render *r, const char *path, const char **hex)
 {
     int id;

@@ -157,6 +157,11 @@ void render_result_deinit(RenderResult *res);
 int render_lora_load(Render *r, const char *path);
 /* SHA-256 of a LoRA file's bytes after its header (A1111's "addnet" hash, kohya's sshs_model_hash). Kept after the first call. */
 int render_lora_hash(Render *r, const char *path, const char **hex);
+/* The i-th textual inversion; 0 when there are fewer. Borrowed. */
+typedef struct {
+    const char *name, *path, *hash; /* hash: SHA-256 of the file */
+} RenderEmbedding;
+int render_embedding(const Render *r, int i, RenderEmbedding *out);
 /* SHA-256 in hex over the hashes of the three parts' weight files. Kept after the first call, which reads all weights. Borrowed. */
 int render_model_hash(Render *r, const char **hex);
 

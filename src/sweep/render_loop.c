@@ -262,6 +262,10 @@ static int loop_step(Loop *l, RenderNet *net, int step)
     const RenderSetup *s = l->p->setup;
     size_t row = (size_t)l->count;
     TRY(write_context(l, net, step - sampler_begin(l->sampler)));
+    if (sampler_needs_churn(l->sampler, step)) {
+        TRY(loop_noise(l, step, 1));
+        sampler_churn(l->sampler, step, l->x, l->noise, row * (size_t)l->n);
+    }
     fill_input(l, step);
     TRY(exec_write_f32(net->exec, net->in[0], l->in, l->rows * l->area * l->channels));
     TRY(exec_write_f32(net->exec, net->in[1], l->t, l->rows));

@@ -11,7 +11,8 @@
 struct Reproducer {
     const ReproduceOptions *o;
     Render *render;
-    char *model, *variant; /* of `render` */
+    char *model;           /* of `render` */
+    char *rest;            /* variant, VAE and textual inversions it was opened with */
     Dtype dtype;
 };
 
@@ -27,9 +28,9 @@ static void forget(Reproducer *r)
 {
     render_close(r->render);
     free(r->model);
-    free(r->variant);
+    free(r->rest);
     r->render = NULL;
-    r->model = r->variant = NULL;
+    r->model = r->rest = NULL;
 }
 
 void reproducer_destroy(Reproducer *r)
@@ -39,18 +40,34 @@ void reproducer_destroy(Reproducer *r)
     free(r);
 }
 
+static int rest_of(const SweepConf *c, char **out)
+{
+    StrBuf b;
+    str_init(&b);
+    str_add_format(&b, "%s\n%s", c->variant, c->vae);
+    for (int i = 0; i < c->embeddings.count; i++)
+        str_add_format(&b, "\n%s", c->embeddings.items[i]);
+    int rc = str_take(out, &b);
+    str_deinit(&b);
+    return rc;
+}
+
 static int open_model(Reproducer *r, const char *model, const SweepConf *c)
 {
     RenderConf conf;
-    if (r->render && strcmp(r->model, model) == 0 && strcmp(r->variant, c->variant) == 0 && r->dtype == sweep_conf_dtype(c))
+    char *rest;
+    TRY(rest_of(c, &rest));
+    if (r->render && strcmp(r->model, model) == 0 && strcmp(r->rest, rest) == 0 && r->dtype == sweep_conf_dtype(c)) {
+        free(rest);
         return 0;
+    }
     forget(r);
+    r->rest = rest;
     sweep_conf_render(c, &conf);
     conf.model = model;
     conf.threads = r->o->threads;
     r->dtype = conf.dtype;
     TRY(str_copy(&r->model, model));
-    TRY(str_copy(&r->variant, c->variant));
     return render_open(&r->render, &conf);
 }
 
@@ -92,6 +109,18 @@ static int set_loras(SweepConf *c, json_t *list)
     return rc;
 }
 
+/* The files alone. */
+static int set_embeddings(SweepConf *c, json_t *list)
+{
+    size_t i;
+    json_t *one, *paths = json_array();
+    json_array_foreach(list, i, one)
+        json_array_append(paths, json_object_get(one, "path"));
+    int rc = set_key(c, "embeddings", paths);
+    json_decref(paths);
+    return rc;
+}
+
 static int set_keys(SweepConf *c, json_t *record)
 {
     for (int i = 0; i < sweep_conf_table.count; i++) {
@@ -99,6 +128,8 @@ static int set_keys(SweepConf *c, json_t *record)
         json_t *v = json_object_get(record, f->key);
         if (strcmp(f->key, "lora") == 0)
             TRY(set_loras(c, v));
+        else if (v && strcmp(f->key, "embeddings") == 0)
+            TRY(set_embeddings(c, v));
         else if (v && !json_is_null(v))
             TRY(set_key(c, f->key, v));
     }
@@ -186,6 +217,40 @@ static int find_record_loras(Reproducer *r, const SweepRecord *rec, char *found[
     return 0;
 }
 
+static int check_file(const char *what, const char *path, const char *want)
+{
+    uint8_t sum[HASH_SIZE];
+    char hex[HASH_HEX_SIZE];
+    if (!*path)
+        return 0;
+    if (!io_file_exists(path))
+        return err_set(ERR_NOTFOUND, "%s %s (hash %.16s) is not there", what, path, want);
+    TRY(hash_file_range(sum, path, 0, -1));
+    hash_hex(hex, sum, HASH_SIZE);
+    return strcmp(hex, want) == 0 ? 0 : err_set(ERR_FORMAT, "%s %s is another file: its hash is %.16s, the image was made with %.16s", what, path, hex, want);
+}
+
+/* What has no other place to be looked for. */
+static int check_files(const SweepRecord *rec)
+{
+    TRY(check_file("source", rec->source, rec->source_hash));
+    TRY(check_file("mask", rec->mask, rec->mask_hash));
+    for (int i = 0; i < rec->nembedding; i++)
+        TRY(check_file("textual inversion", rec->embedding[i].path, rec->embedding[i].hash));
+    return 0;
+}
+
+static int check_vae(const Reproducer *r, const SweepRecord *rec)
+{
+    const char *hex;
+    if (!*rec->vae)
+        return 0;
+    TRY(pipeline_hash(render_pipeline(r->render), PIPELINE_VAE, &hex));
+    return strcmp(hex, rec->vae_hash) == 0
+               ? 0
+               : err_set(ERR_FORMAT, "VAE %s is another one: its hash is %.16s, the image was made with %.16s", rec->vae, hex, rec->vae_hash);
+}
+
 /* ---- rendering ---- */
 
 void reproduce_compare(const IoImage *a, const IoImage *b, ReproduceResult *out)
@@ -254,7 +319,9 @@ int reproducer_record(Reproducer *r, const char *json, const IoImage *stored, co
     memset(out, 0, sizeof *out);
     TRY_GOTO(sweep_record_parse(&rec, json, name));
     TRY_GOTO(reproduce_conf(&c, json, name));
+    TRY_GOTO(check_files(&rec));
     TRY_GOTO(find_record_model(r, &rec, &c));
+    TRY_GOTO(check_vae(r, &rec));
     TRY_GOTO(find_record_loras(r, &rec, moved));
     TRY_GOTO(render(r, &c, moved, stored, out));
     out->identical = strcmp(out->sha256, rec.pixels_sha256) == 0;

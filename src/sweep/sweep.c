@@ -196,6 +196,10 @@ static int check_record(void *ctx, const char *json)
         TRY_GOTO(render_file_hash(r, rec.mask, &hex));
         TRY_GOTO(same_hash("mask", rec.mask, rec.mask_hash, hex));
     }
+    for (int i = 0; i < rec.nembedding; i++) {
+        TRY_GOTO(render_file_hash(r, rec.embedding[i].path, &hex));
+        TRY_GOTO(same_hash("textual inversion", rec.embedding[i].path, rec.embedding[i].hash, hex));
+    }
 done:
     sweep_record_deinit(&rec);
     return rc;

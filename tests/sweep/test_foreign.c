@@ -63,7 +63,7 @@ static void a1111__all_fields(void **state)
         "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 4294967297, Size: 512x768, Model hash: 0123456789, "
         "Model: sd15, Denoising strength: 0.4, Clip skip: 2, ENSD: 31337, RNG: CPU, Hires upscale: 2, Hires steps: 10, "
         "Hires upscaler: Latent, Variation seed: 9, Variation seed strength: 0.25, Lora hashes: \"ink: 0123456789ab, b: 1\", "
-        "TI hashes: \"bad: 0a1b\", Version: v1.9.0"), 0);
+        "TI hashes: \"bad: 0a1b\", Eta: 0.5, Schedule rho: 5, Sigma churn: 2.5, Sigma noise: x, Version: v1.9.0"), 0);
     assert_string_equal(f.tool, "A1111");
     assert_string_equal(f.prompt, "a (red:1.2) fox,  \"x\"\nBREAK second line");
     assert_string_equal(f.negative, "mud,\nblur");
@@ -85,7 +85,8 @@ static void a1111__all_fields(void **state)
     assert_int_equal(f.hires_steps, 10);
     assert_true(f.hires_strength == 0.4 && f.hires_scale == 2);
     assert_true(f.variation_seed == 9 && f.variation_strength == 0.25);
-    loses(&f, "ENSD: 31337");
+    assert_string_equal(f.numbers.data, "eta: 0.5\nensd: 31337\nrho: 5\ns_churn: 2.5\n");
+    loses(&f, "Sigma noise: x");
     loses(&f, "TI hashes: bad: 0a1b");
     check_yaml(&f);
     foreign_deinit(&f);
@@ -146,7 +147,8 @@ static void comfy__default_workflow(void **state)
     assert_int_equal(f.steps, 25);
     assert_int_equal(f.width, 512);
     assert_int_equal(f.height, 640);
-    loses(&f, "one of a batch of 4");
+    loses(&f, "image of the batch of 4");
+    assert_string_equal(f.numbers.data, "batch_size: 4\n");
     assert_int_equal(f.clip_skip, 2);
     assert_string_equal(f.model, "sd/v1-5.safetensors");
     assert_int_equal(f.nlora, 2);

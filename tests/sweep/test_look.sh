@@ -91,12 +91,13 @@ def png(path, key, text):
     open(path, "wb").write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 8, 2, 0, 0, 0)) +
                            chunk(b"tEXt", key.encode() + b"\0" + text.encode("latin-1")) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b""))
 t = sys.argv[1]
-png(t + "/a1111.png", "parameters", "a fox <lora:lora_attn_te.kohya:0.5>\nNegative prompt: mud\nSteps: 2, Sampler: Euler a, CFG scale: 4, Seed: 5, Size: 16x16, Model: sd15-tiny, ENSD: 3")
+png(t + "/a1111.png", "parameters", "a fox <lora:lora_attn_te.kohya:0.5>\nNegative prompt: mud\nSteps: 2, Sampler: Euler a, CFG scale: 4, Seed: 5, Size: 16x16, Model: sd15-tiny, ENSD: 3, Token merging ratio: 0.5")
 png(t + "/comfy.png", "prompt", '{"1": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 2, "cfg": 4, "sampler_name": "euler", "scheduler": "karras", "denoise": 1, "model": ["2", 0], "positive": ["3", 0], "negative": ["4", 0], "latent_image": ["5", 0]}}, "2": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd15-tiny.safetensors"}}, "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox", "clip": ["2", 1]}}, "4": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["2", 1]}}, "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 16, "height": 16, "batch_size": 1}}, "6": {"class_type": "VAEDecode", "inputs": {"samples": ["1", 0], "vae": ["2", 2]}}, "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0]}}}')
 png(t + "/bad.png", "prompt", "{")
 END
 check foreign__a1111_config says 'seed: 5' "$A" reproduce "$T/a1111.png" --config-only
-check foreign__a1111_lost says 'ENSD: 3' "$A" reproduce "$T/a1111.png" --config-only
+check foreign__a1111_numbers says 'ensd: 3' "$A" reproduce "$T/a1111.png" --config-only
+check foreign__a1111_lost says 'Token merging ratio: 0.5' "$A" reproduce "$T/a1111.png" --config-only
 check foreign__a1111_renders says "PSNR" "$A" reproduce "$T/a1111.png" --models tests/vectors -o "$T/again.png"
 check foreign__config_can_be_swept bash -c "'$A' reproduce '$T/a1111.png' --models tests/vectors --config-only >'$T/f.yaml' && '$A' sweep '$T/f.yaml' output='$T/f'"
 check foreign__swept_is_the_same bash -c "'$A' diff '$T/again.png' '$T/f/png/000000.png' | grep -c pixels | grep -qx 0"
