@@ -17,8 +17,10 @@ typedef struct {
 } Side;
 
 struct Cond {
-    Side side[2];
-    int chunks;
+    Side negative;                /* count 0: no guidance */
+    Side part[COND_MAX_PARTS];    /* of the prompt: what stands between A1111's ANDs */
+    double weight[COND_MAX_PARTS];
+    int parts, prompt_chunks, chunks; /* prompt_chunks: of the longest part */
 };
 
 /* ---- weights ---- */
@@ -79,17 +81,6 @@ static int is_word_char(char c)
     return isalnum((unsigned char)c) || c == '_' || (c & 0x80);
 }
 
-/* A1111 renders "a AND b" as two prompts whose predictions are added. */
-static int refuse_and(const CondEncoder *e, const char *prompt)
-{
-    if (e->rules != PROMPT_A1111 && e->rules != PROMPT_A1111_NO_NORM)
-        return 0;
-    for (const char *p = strstr(prompt, "AND"); p; p = strstr(p + 1, "AND"))
-        if ((p == prompt || !is_word_char(p[-1])) && !is_word_char(p[3]))
-            return err_set(ERR_UNSUPPORTED, "prompt '%.60s': A1111's AND (several prompts at once) is not supported; write \"and\"", prompt);
-    return 0;
-}
-
 static int tokens_of(const CondEncoder *e, const char *text, Chunks *out)
 {
     Prompt p;
@@ -123,24 +114,82 @@ static int gcd(int a, int b)
     return b ? gcd(b, a % b) : a;
 }
 
-/* Chunks of both sides: each repeated to the least common multiple, or filled up to the longer one. */
-static void fit(Cond *c, int guided)
+/* Chunks of both sides: each repeated to the least common multiple, or filled up to the longer one. All parts of the prompt count as
+ * the longest one. */
+static void fit(Cond *c)
 {
-    int p = c->side[COND_PROMPT].chunks, n = guided ? c->side[COND_NEGATIVE].chunks : p;
+    int p = 0;
+    for (int i = 0; i < c->parts; i++)
+        p = c->part[i].chunks > p ? c->part[i].chunks : p;
+    int n = c->negative.count ? c->negative.chunks : p;
+    c->prompt_chunks = p;
     c->chunks = p / gcd(p, n) * n;
     if (c->chunks <= COND_MAX_REPEAT)
         return;
     c->chunks = p > n ? p : n;
-    c->side[COND_PROMPT].chunks = c->side[COND_NEGATIVE].chunks = c->chunks;
+    c->prompt_chunks = c->negative.chunks = c->chunks;
+}
+
+/* "...: -0.5" at the end of a part is its weight (A1111's re_weight). Cuts it off. */
+static double take_weight(char *part)
+{
+    size_t end = strlen(part), at, digits = 0, points = 0;
+    while (end && isspace((unsigned char)part[end - 1]))
+        end--;
+    for (at = end; at && (isdigit((unsigned char)part[at - 1]) || part[at - 1] == '.'); at--)
+        *(part[at - 1] == '.' ? &points : &digits) += 1;
+    if (at && (part[at - 1] == '-' || part[at - 1] == '+'))
+        at--;
+    size_t colon = at;
+    while (colon && isspace((unsigned char)part[colon - 1]))
+        colon--;
+    if (!digits || points > 1 || !colon || part[colon - 1] != ':')
+        return 1;
+    double w = strtod(part + at, NULL);
+    for (colon--; colon && isspace((unsigned char)part[colon - 1]); colon--)
+        ;
+    part[colon] = 0;
+    return w;
+}
+
+/* The next AND that is a word of its own, or NULL. */
+static char *find_and(const char *begin, char *from)
+{
+    for (char *p = strstr(from, "AND"); p; p = strstr(p + 1, "AND"))
+        if ((p == begin || !is_word_char(p[-1])) && !is_word_char(p[3]))
+            return p;
+    return NULL;
+}
+
+/* A1111 renders "a AND b :0.5" as two prompts whose predictions are added (prompt_parser.get_multicond_prompt_list). */
+static int prompt_tokens(Cond *c, const CondEncoder *e, const char *prompt, int calls)
+{
+    char *text = strdup(prompt), *part = text;
+    int rc = text ? 0 : err_set(ERR_NOMEM, "out of memory"), splits = e->rules == PROMPT_A1111 || e->rules == PROMPT_A1111_NO_NORM;
+    while (rc >= 0 && part) {
+        char *and = splits ? find_and(text, part) : NULL;
+        if (and)
+            *and = 0;
+        if (c->parts == COND_MAX_PARTS) {
+            rc = err_set(ERR_RANGE, "prompt '%.60s': more than %d parts joined by AND", prompt, COND_MAX_PARTS);
+            break;
+        }
+        c->weight[c->parts] = splits ? take_weight(part) : 1;
+        rc = side_tokens(&c->part[c->parts++], e, part, calls);
+        part = and ? and + 3 : NULL;
+    }
+    free(text);
+    return rc;
 }
 
 static int all_tokens(Cond *c, const CondEncoder *e, const char *prompt, const char *negative, int calls)
 {
-    TRY(refuse_and(e, prompt));
-    TRY(side_tokens(&c->side[COND_PROMPT], e, prompt, calls));
+    TRY(prompt_tokens(c, e, prompt, calls));
+    if (c->parts > 1 && !negative)
+        return err_set(ERR_UNSUPPORTED, "prompt '%.60s': AND needs a guidance above 1", prompt);
     if (negative)
-        TRY_CTX(side_tokens(&c->side[COND_NEGATIVE], e, negative, calls), "negative");
-    fit(c, negative != NULL);
+        TRY_CTX(side_tokens(&c->negative, e, negative, calls), "negative");
+    fit(c);
     return 0;
 }
 
@@ -181,22 +230,33 @@ static int encode_chunk(Work *w, const Chunks *t, int i, float *z, float *pooled
     return 0;
 }
 
-static int encode_stage(Work *w, Stage *s, int chunks, int total)
+/* own: chunks of its side, filled up with empty ones. Up to `chunks` the last row is repeated, as A1111 does where the parts of a prompt
+ * differ (reconstruct_multicond_batch); up to `total` all of it. */
+static int encode_stage(Work *w, Stage *s, int own, int chunks, int total)
 {
     const CondEncoder *e = w->e;
-    size_t one = (size_t)e->length * (size_t)e->width;
+    size_t width = (size_t)e->width, one = (size_t)e->length * width;
     s->data = malloc((size_t)total * one * sizeof *s->data);
     s->pooled = e->pool ? malloc((size_t)e->pool * sizeof *s->pooled) : NULL;
     if (!s->data || (e->pool && !s->pooled))
         return err_set(ERR_NOMEM, "out of memory");
     for (int i = 0; i < s->tokens.count; i++)
         TRY(encode_chunk(w, &s->tokens, i, s->data + (size_t)i * one, !e->pool ? NULL : i ? w->pooled : s->pooled));
-    for (int i = s->tokens.count; i < chunks; i++) {
+    for (int i = s->tokens.count; i < own; i++) {
         TRY(empty_states(w));
         memcpy(s->data + (size_t)i * one, w->empty, one * sizeof *s->data);
     }
+    for (size_t row = (size_t)own * one; row < (size_t)chunks * one; row += width)
+        memcpy(s->data + row, s->data + row - width, width * sizeof *s->data);
     for (int i = chunks; i < total; i++)
         memcpy(s->data + (size_t)i * one, s->data + (size_t)(i - chunks) * one, one * sizeof *s->data);
+    return 0;
+}
+
+static int encode_side(Work *w, Side *side, int chunks, int total)
+{
+    for (int i = 0; i < side->count; i++)
+        TRY(encode_stage(w, &side->stage[i], side->chunks, chunks, total));
     return 0;
 }
 
@@ -207,9 +267,10 @@ static int encode_all(Cond *c, const CondEncoder *e)
     int rc = w.ids && w.vector && w.pooled ? 0 : err_set(ERR_NOMEM, "out of memory");
     if (rc >= 0)
         chunks_empty(e->tok, e->length, w.ids);
-    for (int side = 0; side < 2; side++)
-        for (int i = 0; i < c->side[side].count && rc >= 0; i++)
-            rc = encode_stage(&w, &c->side[side].stage[i], c->side[side].chunks, c->chunks);
+    for (int i = 0; i < c->parts && rc >= 0; i++)
+        rc = encode_side(&w, &c->part[i], c->prompt_chunks, c->chunks);
+    if (rc >= 0)
+        rc = encode_side(&w, &c->negative, c->negative.chunks, c->chunks);
     free(w.ids);
     free(w.empty);
     free(w.pooled);
@@ -241,12 +302,18 @@ int cond_create(Cond **out, const CondEncoder *e, const char *prompt, const char
     return 0;
 }
 
+static void deinit(Cond *c)
+{
+    side_deinit(&c->negative);
+    for (int i = 0; i < c->parts; i++)
+        side_deinit(&c->part[i]);
+}
+
 void cond_destroy(Cond *c)
 {
     if (!c)
         return;
-    side_deinit(&c->side[0]);
-    side_deinit(&c->side[1]);
+    deinit(c);
     free(c);
 }
 
@@ -255,23 +322,42 @@ int cond_chunks(const Cond *c)
     return c->chunks;
 }
 
-static const Stage *stage_at(const Cond *c, int call, CondSide side)
+int cond_parts(const Cond *c)
 {
-    const Side *s = &c->side[side];
+    return c->parts;
+}
+
+double cond_part_weight(const Cond *c, int part)
+{
+    return c->weight[part];
+}
+
+static const Stage *stage_at(const Side *s, int call)
+{
     int i = 0;
     while (i + 1 < s->count && call >= s->stage[i].until)
         i++;
     return &s->stage[i];
 }
 
+static const Side *side_of(const Cond *c, CondSide side)
+{
+    return side == COND_NEGATIVE ? &c->negative : &c->part[0];
+}
+
+const float *cond_part_get(const Cond *c, int call, int part)
+{
+    return stage_at(&c->part[part], call)->data;
+}
+
 const float *cond_get(const Cond *c, int call, CondSide side)
 {
-    return c->side[side].count ? stage_at(c, call, side)->data : NULL;
+    return side_of(c, side)->count ? stage_at(side_of(c, side), call)->data : NULL;
 }
 
 const float *cond_pooled(const Cond *c, int call, CondSide side)
 {
-    return c->side[side].count ? stage_at(c, call, side)->pooled : NULL;
+    return side_of(c, side)->count ? stage_at(side_of(c, side), call)->pooled : NULL;
 }
 
 int cond_count(const CondEncoder *e, const char *prompt, const char *negative, int calls, int *chunks)
@@ -279,7 +365,6 @@ int cond_count(const CondEncoder *e, const char *prompt, const char *negative, i
     Cond c = {0};
     int rc = all_tokens(&c, e, prompt, negative, calls);
     *chunks = c.chunks;
-    side_deinit(&c.side[0]);
-    side_deinit(&c.side[1]);
+    deinit(&c);
     return rc;
 }

@@ -23,7 +23,7 @@
 #include "models/inversion.h"
 #include "text/chunk.h"
 
-enum { COND_MAX_REPEAT = 24 };
+enum { COND_MAX_REPEAT = 24, COND_MAX_PARTS = 16 };
 
 /* A row of the chunk that is not a token but a vector. */
 typedef struct {
@@ -48,7 +48,9 @@ typedef enum { COND_PROMPT, COND_NEGATIVE } CondSide;
 typedef struct Cond Cond;
 
 /* calls: how often the UNet will run (prompt editing). negative NULL: no guidance. *out: cond_destroy.
- * <lora:...> tags are skipped: the caller took them before (prompt_take_loras). ERR_UNSUPPORTED for A1111's AND. */
+ * <lora:...> tags are skipped: the caller took them before (prompt_take_loras). Under A1111's rules "a AND b :0.5" has two parts, of
+ * weights 1 and 0.5: the guided prediction is negative + sum of guidance * weight * (part - negative). ERR_UNSUPPORTED for that without
+ * a negative prompt. */
 int cond_create(Cond **out, const CondEncoder *e, const char *prompt, const char *negative, int calls);
 void cond_destroy(Cond *c);
 int cond_chunks(const Cond *c);
@@ -56,6 +58,11 @@ int cond_chunks(const Cond *c);
  * back as long as nothing changes. */
 const float *cond_get(const Cond *c, int call, CondSide side);
 const float *cond_pooled(const Cond *c, int call, CondSide side);
+
+/* Parts joined by AND, 1 without; cond_get's prompt is part 0. */
+int cond_parts(const Cond *c);
+double cond_part_weight(const Cond *c, int part);
+const float *cond_part_get(const Cond *c, int call, int part);
 
 /* The number of chunks that cond_create would give, without encoding: for planning and for grouping items. */
 int cond_count(const CondEncoder *e, const char *prompt, const char *negative, int calls, int *chunks);

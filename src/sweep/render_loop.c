@@ -245,33 +245,38 @@ static void show(Loop *l, int row, const float *embedding, int *changed)
     *changed = 1;
 }
 
-/* The prompts of the k-th call of this run. Rows 0..half-1: without, half..rows-1: with the prompt. */
-static int write_context(Loop *l, RenderNet *net, int k)
+/* The prompts of the k-th call of this run. Rows 0..half-1: without, half..rows-1: with the prompt. Where the prompt has several parts,
+ * round j has parts 2j-1 and 2j instead, as far as there are any. */
+static int write_context(Loop *l, RenderNet *net, int k, int round)
 {
     int guided = l->p->setup->guided, half = guided ? l->rows / 2 : 0, changed = 0;
     for (int i = 0; i < l->n; i++) {
+        const Cond *c = l->cond[i];
+        if (round) {
+            show(l, i, cond_part_get(c, k, 2 * round - 1), &changed);
+            if (2 * round < cond_parts(c))
+                show(l, half + i, cond_part_get(c, k, 2 * round), &changed);
+            continue;
+        }
         if (guided)
-            show(l, i, cond_get(l->cond[i], k, COND_NEGATIVE), &changed);
-        show(l, half + i, cond_get(l->cond[i], k, COND_PROMPT), &changed);
+            show(l, i, cond_get(c, k, COND_NEGATIVE), &changed);
+        show(l, half + i, cond_get(c, k, COND_PROMPT), &changed);
     }
     return changed ? exec_write_f32(net->exec, net->in[2], l->context, l->rows * l->text) : 0;
 }
 
-static int loop_step(Loop *l, RenderNet *net, int step)
+static int run_network(Loop *l, RenderNet *net, int k, int round)
 {
-    const RenderSetup *s = l->p->setup;
-    size_t row = (size_t)l->count;
-    TRY(write_context(l, net, step - sampler_begin(l->sampler)));
-    if (sampler_needs_churn(l->sampler, step)) {
-        TRY(loop_noise(l, step, 1));
-        sampler_churn(l->sampler, step, l->x, l->noise, row * (size_t)l->n);
-    }
-    fill_input(l, step);
-    TRY(exec_write_f32(net->exec, net->in[0], l->in, l->rows * l->area * l->channels));
-    TRY(exec_write_f32(net->exec, net->in[1], l->t, l->rows));
+    TRY(write_context(l, net, k, round));
     TRY(exec_run(net->exec));
-    TRY(exec_read_f32(net->exec, net->out, l->out, l->rows * l->count));
-    for (int i = 0; i < l->n && s->guided; i++) {
+    return exec_read_f32(net->exec, net->out, l->out, l->rows * l->count);
+}
+
+/* Guided predictions to out[0..n-1]. */
+static void guide(Loop *l)
+{
+    const size_t row = (size_t)l->count;
+    for (int i = 0; i < l->n; i++) {
         float *eps = l->out + i * l->count;
         const float *cond = l->out + (l->rows / 2 + i) * l->count;
         const RenderItem *it = &l->p->items[i];
@@ -279,6 +284,52 @@ static int loop_step(Loop *l, RenderNet *net, int step)
         if (it->guidance_rescale > 0)
             sampler_guide_rescale(eps, cond, it->guidance_rescale, row);
     }
+}
+
+/* The same for prompts of several parts. A1111: modules/sd_samplers_cfg_denoiser.py, combine_denoised. */
+static int guide_parts(Loop *l, RenderNet *net, int k)
+{
+    const size_t all = (size_t)(l->n * l->count);
+    const float *second = l->out + l->rows / 2 * l->count;
+    int parts = cond_parts(l->cond[0]);
+    float *plain = malloc(all * sizeof *plain), *sum = malloc(all * sizeof *sum);
+    int rc = plain && sum ? 0 : err_set(ERR_NOMEM, "out of memory");
+    if (rc >= 0) {
+        memcpy(plain, l->out, all * sizeof *plain);
+        memcpy(sum, plain, all * sizeof *sum);
+    }
+    for (int part = 0; rc >= 0 && part < parts; part++) {
+        if (part % 2)
+            rc = run_network(l, net, k, (part + 1) / 2);
+        const float *out = part % 2 ? l->out : second;
+        for (size_t e = 0; rc >= 0 && e < all; e++) {
+            size_t i = e / (size_t)l->count;
+            sum[e] += (out[e] - plain[e]) * (float)(cond_part_weight(l->cond[i], part) * l->p->items[i].guidance);
+        }
+    }
+    if (rc >= 0)
+        memcpy(l->out, sum, all * sizeof *sum);
+    free(plain);
+    free(sum);
+    return rc;
+}
+
+static int loop_step(Loop *l, RenderNet *net, int step)
+{
+    size_t row = (size_t)l->count;
+    int k = step - sampler_begin(l->sampler);
+    if (sampler_needs_churn(l->sampler, step)) {
+        TRY(loop_noise(l, step, 1));
+        sampler_churn(l->sampler, step, l->x, l->noise, row * (size_t)l->n);
+    }
+    fill_input(l, step);
+    TRY(exec_write_f32(net->exec, net->in[0], l->in, l->rows * l->area * l->channels));
+    TRY(exec_write_f32(net->exec, net->in[1], l->t, l->rows));
+    TRY(run_network(l, net, k, 0));
+    if (cond_parts(l->cond[0]) > 1)
+        TRY(guide_parts(l, net, k));
+    else if (l->p->setup->guided)
+        guide(l);
     int noisy = sampler_needs_noise(l->sampler, step);
     if (noisy)
         TRY(loop_noise(l, step, 0));
@@ -326,7 +377,12 @@ done:
     return rc;
 }
 
-/* Items whose prompts have equally many chunks as the first one's go together; the rest is left for another round. */
+/* Items go together whose prompts have equally many chunks and parts. */
+static int shape_of(const Cond *c)
+{
+    return cond_chunks(c) * (COND_MAX_PARTS + 1) + cond_parts(c);
+}
+
 typedef struct {
     RenderItem *items;
     Cond **cond;
@@ -357,12 +413,12 @@ static int group_init(Group *g, const RenderPass *p, int64_t count)
     return g->items && g->cond && g->index && g->start && g->out ? 0 : err_set(ERR_NOMEM, "out of memory");
 }
 
-static void group_take(Group *g, const RenderPass *p, Cond *const *cond, int chunks)
+static void group_take(Group *g, const RenderPass *p, Cond *const *cond, int shape)
 {
     size_t bytes = (size_t)g->count * sizeof *g->start;
     g->n = 0;
     for (int i = 0; i < p->n; i++) {
-        if (cond_chunks(cond[i]) != chunks)
+        if (shape_of(cond[i]) != shape)
             continue;
         g->items[g->n] = p->items[i];
         g->cond[g->n] = cond[i];
@@ -378,13 +434,13 @@ static int run_groups(Render *r, const RenderPass *p, Cond *const *cond, int64_t
     Group g = {0};
     int rc = group_init(&g, p, count);
     for (int done = 0, least = 0; rc >= 0 && done < p->n; done += g.n) {
-        int chunks = INT_MAX;
+        int shape = INT_MAX;
         for (int i = 0; i < p->n; i++) {
-            int k = cond_chunks(cond[i]);
-            chunks = k > least && k < chunks ? k : chunks;
+            int k = shape_of(cond[i]);
+            shape = k > least && k < shape ? k : shape;
         }
-        least = chunks;
-        group_take(&g, p, cond, chunks);
+        least = shape;
+        group_take(&g, p, cond, shape);
         RenderPass part = *p;
         part.items = g.items;
         part.n = g.n;
@@ -407,7 +463,9 @@ int render_pass_run(Render *r, const RenderPass *p, float *out)
         return err_set(ERR_NOMEM, "out of memory");
     for (int i = 0; rc >= 0 && i < p->n; i++) {
         rc = render_cond(r, p->setup, &p->items[i], calls > 0 ? calls : 1, &cond[i]);
-        same = same && rc >= 0 && cond_chunks(cond[i]) == cond_chunks(cond[0]);
+        if (rc >= 0 && cond_parts(cond[i]) > 1 && p->items[i].guidance_rescale > 0)
+            rc = err_set(ERR_UNSUPPORTED, "prompt '%.60s': AND goes without guidance_rescale", p->items[i].prompt);
+        same = same && rc >= 0 && shape_of(cond[i]) == shape_of(cond[0]);
     }
     if (rc >= 0)
         rc = same ? run_group(r, p, cond, out) : run_groups(r, p, cond, count, out);

@@ -139,9 +139,36 @@ static void test_cond__lengths(void **state)
     OK(cond_create(&c, &e, "a", NULL, 1));
     assert_null(cond_get(c, 0, COND_NEGATIVE));
     cond_destroy(c);
+}
+
+static void test_cond__and(void **state)
+{
+    (void)state;
+    int length = 7;
+    CondEncoder e = encoder(&length, PROMPT_A1111);
+    Cond *c;
     FAILS(cond_create(&c, &e, "a AND b", NULL, 1), ERR_UNSUPPORTED, "AND");
+    OK(cond_create(&c, &e, "a :1.5 AND b c : -.5 AND[d:e:3]", "f AND g", 6));
+    assert_int_equal(cond_parts(c), 3);
+    assert_true(cond_part_weight(c, 0) == 1.5 && cond_part_weight(c, 1) == -0.5 && cond_part_weight(c, 2) == 1);
+    assert_true(cond_part_get(c, 0, 1)[WIDTH] == (float)id_of("b") && cond_part_get(c, 0, 1)[2 * WIDTH] == (float)id_of("c"));
+    assert_true(cond_part_get(c, 0, 2)[WIDTH] == (float)id_of("d") && cond_part_get(c, 5, 2)[WIDTH] == (float)id_of("e"));
+    assert_true(cond_get(c, 0, COND_PROMPT) == cond_part_get(c, 0, 0));
+    cond_destroy(c);
+    OK(cond_create(&c, &e, "a: AND b:1.2.3 ANDY", "f", 1)); /* no weights, no third part */
+    assert_int_equal(cond_parts(c), 2);
+    assert_true(cond_part_weight(c, 0) == 1 && cond_part_weight(c, 1) == 1);
+    cond_destroy(c);
+    OK(cond_create(&c, &e, "a BREAK b AND c", "f", 1)); /* the shorter part goes on with its last row */
+    assert_int_equal(cond_chunks(c), 2);
+    const float *z = cond_part_get(c, 0, 1);
+    for (int i = length; i < 2 * length; i++)
+        assert_memory_equal(z + i * WIDTH, z + (length - 1) * WIDTH, WIDTH * sizeof *z);
+    cond_destroy(c);
+    FAILS(cond_create(&c, &e, "a AND a AND a AND a AND a AND a AND a AND a AND a AND a AND a AND a AND a AND a AND a AND a AND a", "f", 1), ERR_RANGE, "16");
     e.rules = PROMPT_ATELIER;
     OK(cond_create(&c, &e, "a AND b", NULL, 1));
+    assert_int_equal(cond_parts(c), 1);
     cond_destroy(c);
 }
 
@@ -268,6 +295,7 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_chunks), cmocka_unit_test(test_chunks_with_words), cmocka_unit_test(test_cond__lengths),
+        cmocka_unit_test(test_cond__and),
                                        cmocka_unit_test(test_cond__editing), cmocka_unit_test(test_cond__weights), cmocka_unit_test(test_inversions)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -151,6 +151,27 @@ def hires():
         compare(f"sweep: second pass, {name},", ours, lambda s: run(pipe, config, s, image=large, strength=0.5, output_type="np"))
 
 
+@section("sweep: AND")
+def parts():
+    """A1111's sum of predictions, negative + guidance * sum of weight * (part - negative), around diffusers' UNet and Euler."""
+    ours = sweep("and", TINY, ["euler"], prompt="a red house AND two cats: -0.4 AND[a:b:9] tree :0.7", prompt_rules="a1111")["euler"]
+    weights = [1, -0.4, 0.7]
+    cond = [base.encode_prompt(p, "cpu", 1, False)[0] for p in ("a red house", "two cats", "a tree")]
+    plain = base.encode_prompt(NEGATIVE, "cpu", 1, False)[0]
+    steps = diffusers.EulerDiscreteScheduler.from_config(config)
+    steps.set_timesteps(STEPS)
+    shape = (1, base.unet.config.in_channels, SIZE // base.vae_scale_factor, SIZE // base.vae_scale_factor)
+    x = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(SEED)) * steps.init_noise_sigma
+    with torch.no_grad():
+        for t in steps.timesteps:
+            z = steps.scale_model_input(x, t)
+            u, *c = base.unet(z.repeat(4, 1, 1, 1), t, torch.cat([plain, *cond])).sample.chunk(4)
+            x = steps.step(u + GUIDANCE * sum(w * (k - u) for w, k in zip(weights, c)), t, x).prev_sample
+        image = base.vae.decode(x / base.vae.config.scaling_factor).sample
+    want = np.clip(np.rint((image[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy() * 255), 0, 255).astype(np.uint8)
+    same("sweep: AND, three parts", ours, want)
+
+
 @section("sweep: tiles")
 def tiles():
     whole = sweep("whole", TINY, ["ddim"], size=[128, 96], png=True)["ddim"]
