@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "io/torch_file.h"
 #include "io/file.h"
 #include "io/h5.h"
 #include "models/lora.h"
@@ -239,7 +240,7 @@ static int print_inversion(IoSafetensors *f)
 
 static int is_inversion(IoSafetensors *f)
 {
-    return has(f, "emb_params") || has(f, "string_to_param") || (has(f, "clip_l") && io_safetensors_count(f) <= 2) ||
+    return has(f, "emb_params") || has(f, "string_to_param") || has(f, "string_to_param.*") || (has(f, "clip_l") && io_safetensors_count(f) <= 2) ||
            (io_safetensors_count(f) == 1 && io_safetensors_name(f, 0)[0] == '<');
 }
 
@@ -263,12 +264,13 @@ static int print_weights(IoSafetensors *f, int all)
     return 0;
 }
 
-static int inspect_safetensors(const char *path, int all)
+static int inspect_tensors(const char *path, int all)
 {
     IoSafetensors *f;
+    void *memory = NULL;
     char hex[HASH_HEX_SIZE];
     int rc;
-    TRY(io_safetensors_open(&f, path));
+    TRY(io_torch_is(path) ? io_torch_open(&f, &memory, path) : io_safetensors_open(&f, path));
     printf("file          %s\n", path);
     TRY_GOTO(is_inversion(f) ? print_inversion(f) : is_adapter(f) ? print_adapter(f, path, all) : print_weights(f, all));
     if (str_ends_with(path, ".safetensors")) {
@@ -281,6 +283,7 @@ static int inspect_safetensors(const char *path, int all)
     rc = 0;
 done:
     io_safetensors_close(f);
+    free(memory);
     return rc;
 }
 
@@ -385,8 +388,8 @@ int cli_inspect(int argc, char **argv)
         return cli_exit(rc);
     if (io_file_is_dir(path))
         return cli_exit(inspect_folder(path));
-    if (str_ends_with(path, ".safetensors") || str_ends_with(path, ".safetensors.index.json"))
-        return cli_exit(inspect_safetensors(path, all));
+    if (str_ends_with(path, ".safetensors") || str_ends_with(path, ".safetensors.index.json") || io_torch_is(path))
+        return cli_exit(inspect_tensors(path, all));
     if (str_ends_with(path, ".h5"))
         rc = inspect_h5(path, &shown);
     else

@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "base/str.h"
 #include "io/file.h"
-#include "io/safetensors.h"
+#include "io/torch_file.h"
 
 enum { INVERSION_MAX_VECTORS = 75 };
 
@@ -157,8 +157,9 @@ int inversion_set_add(InversionSet *s, const char *path, const char *name)
     IoSafetensors *f;
     IoTensor t;
     char *stem = NULL;
+    void *memory = NULL;
     int token, rc;
-    TRY(io_safetensors_open(&f, path));
+    TRY(io_torch_is(path) ? io_torch_open(&f, &memory, path) : io_safetensors_open(&f, path));
     TRY_GOTO(pick(f, s->width, &t, &token));
     const char *base = io_path_name(path);
     TRY_GOTO(str_format(&stem, "%.*s", (int)(io_path_ext(base) - base), base));
@@ -166,5 +167,6 @@ int inversion_set_add(InversionSet *s, const char *path, const char *name)
 done:
     free(stem);
     io_safetensors_close(f);
+    free(memory);
     return rc;
 }

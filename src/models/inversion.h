@@ -1,4 +1,5 @@
-/* Textual inversions: vectors that stand for a word before the text encoder. Reads the safetensors forms of
+/* Textual inversions: vectors that stand for a word before the text encoder. Reads safetensors, and the .pt
+ * and .bin files of torch.save (io/torch_file.h), of
  *     diffusers   one tensor named by its token ("<cat-toy>"): [C] or [n,C]
  *     A1111       "emb_params": [n,C] (Forge, A1111, OneTrainer), "string_to_param.*" likewise
  *     kohya       "emb_params"; SDXL: "clip_l" [n,768] and "clip_g" [n,1280] in one file

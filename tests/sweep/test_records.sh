@@ -51,6 +51,12 @@ cp "$T/dog.safetensors" "$T/my cat.safetensors"
 refused records__changed_inversion 1 "my cat.safetensors is another file" "$A" reproduce "$T/a/png/000000.png"
 check records__others_do_not_mind says identical "$A" reproduce "$T/a/png/000002.png"
 
+# Embeddings as torch saves them.
+check embeddings__pt bash -c "'$A' sweep '$T/a.yaml' output='$T/pt' embeddings='[tests/vectors/embeddings/a1111.pt, tests/vectors/embeddings/learned_embeds.bin]' 'axes={prompt: [an a1111, a fox, a <cat-toy>]}'"
+check embeddings__pt_is_seen test "$(h5dump -d meta/pixels_sha256 "$T/pt/run.h5" | grep -o '"[0-9a-f]\{64\}"' | sort -u | wc -l)" = 3
+check embeddings__pt_reproduced says '3 images: 3 identical' "$A" reproduce "$T/pt/run.h5"
+refused embeddings__code_is_not_run 1 "posix getcwd" "$A" sweep "$T/a.yaml" output="$T/no" 'embeddings=[tests/vectors/embeddings/calls.pt]'
+
 # AND: parts of weight 0 change nothing, halves make a whole; images do not depend on the batch they share with others.
 cat >"$T/and.yaml" <<EOF
 model: tests/vectors/sd15-tiny
