@@ -19,6 +19,7 @@ struct Exec {
     Backend *be;
     char *arena;
     size_t arena_bytes;
+    int borrowed;       /* the arena is another executor's */
     OpView *param;      /* per tensor, as bound; data NULL when unbound */
     OpView *held;       /* per tensor: what the backend's copy was made of; data NULL: none */
     void **device;      /* per tensor: that copy */
@@ -69,7 +70,7 @@ static int make_steps(Exec *e)
     return 0;
 }
 
-int exec_create(Exec **out, const Plan *p)
+static int create(Exec **out, const Plan *p, Exec *owner)
 {
     Exec *e = calloc(1, sizeof *e);
     int rc = ERR_NOMEM;
@@ -86,8 +87,10 @@ int exec_create(Exec **out, const Plan *p)
         err_set(rc, "executor: out of memory");
         goto done;
     }
-    void *arena = NULL;
-    TRY_GOTO(e->be->alloc(e->be, &arena, e->arena_bytes ? e->arena_bytes : 64));
+    void *arena = owner ? owner->arena : NULL;
+    e->borrowed = owner != NULL;
+    if (!owner)
+        TRY_GOTO(e->be->alloc(e->be, &arena, e->arena_bytes ? e->arena_bytes : 64));
     e->arena = arena;
     TRY_GOTO(make_steps(e));
     *out = e;
@@ -96,6 +99,18 @@ int exec_create(Exec **out, const Plan *p)
 done:
     exec_destroy(e);
     return rc;
+}
+
+int exec_create(Exec **out, const Plan *p)
+{
+    return create(out, p, NULL);
+}
+
+int exec_create_within(Exec **out, const Plan *p, Exec *owner)
+{
+    if (owner->be != plan_backend(p) || plan_arena_bytes(p) > owner->arena_bytes)
+        return err_set(ERR_RANGE, "executor: %zu bytes do not fit into an arena of %zu", plan_arena_bytes(p), owner->arena_bytes);
+    return create(out, p, owner);
 }
 
 static void release_states(Exec *e)
@@ -114,7 +129,7 @@ void exec_destroy(Exec *e)
     if (!e)
         return;
     release_states(e);
-    if (e->arena)
+    if (e->arena && !e->borrowed)
         e->be->free(e->be, e->arena, e->arena_bytes ? e->arena_bytes : 64);
     for (int i = 0; e->held && i < e->g->ntensor; i++)
         if (e->held[i].data)

@@ -8,6 +8,9 @@ typedef struct Exec Exec;
 
 /* Allocates the arena. Borrows the plan. */
 int exec_create(Exec **out, const Plan *p);
+/* The same on the arena of `owner`, which must be at least as large and live longer. A run of either makes the other's inputs and
+ * outputs worthless. ERR_RANGE. */
+int exec_create_within(Exec **out, const Plan *p, Exec *owner);
 void exec_destroy(Exec *e);
 /* Binds a parameter: view->data stays the caller's. Bind again with a higher version after changing values. ERR_SHAPE on mismatch. */
 int exec_bind(Exec *e, OpRef param, const OpView *view);

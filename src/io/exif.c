@@ -6,8 +6,8 @@
 #include "base/str.h"
 #include "io/file.h"
 
-enum { TAG_DESCRIPTION = 0x010E, TAG_MAKE = 0x010F, TAG_MODEL = 0x0110, TAG_EXIF = 0x8769, TAG_COMMENT = 0x9286 };
-enum { TYPE_ASCII = 2, TYPE_LONG = 4, TYPE_UNDEFINED = 7, MAX_ENTRIES = 512, CODE_SIZE = 8 };
+enum { TAG_DESCRIPTION = 0x010E, TAG_MAKE = 0x010F, TAG_MODEL = 0x0110, TAG_ORIENTATION = 0x0112, TAG_EXIF = 0x8769, TAG_COMMENT = 0x9286 };
+enum { TYPE_ASCII = 2, TYPE_SHORT = 3, TYPE_LONG = 4, TYPE_UNDEFINED = 7, MAX_ENTRIES = 512, CODE_SIZE = 8 };
 
 /* ---- writing: big endian ---- */
 
@@ -273,6 +273,26 @@ static int read_directory(const Tiff *t, size_t dir, size_t *exif)
             TRY(add_ascii(t, tag, (const char *)t->d + at, n));
     }
     return 0;
+}
+
+int io_exif_orientation(const uint8_t *data, size_t size)
+{
+    if (size >= 6 && memcmp(data, "Exif\0\0", 6) == 0)
+        data += 6, size -= 6;
+    Tiff t = {.d = data, .n = size, .big = size && data[0] == 'M'};
+    if (size < 8 || (memcmp(data, "II*\0", 4) != 0 && memcmp(data, "MM\0*", 4) != 0))
+        return 1;
+    size_t dir = get32(&t, 4);
+    if (dir > size - 2)
+        return 1;
+    unsigned count = get16(&t, dir);
+    for (size_t i = 0; i < count && dir + 2 + 12 * (i + 1) <= size; i++) {
+        size_t e = dir + 2 + 12 * i;
+        unsigned v = get16(&t, e + 8);
+        if (get16(&t, e) == TAG_ORIENTATION && get16(&t, e + 2) == TYPE_SHORT)
+            return v >= 1 && v <= 8 ? (int)v : 1;
+    }
+    return 1;
 }
 
 int io_exif_decode(IoPngText **text, int *ntext, const uint8_t *data, size_t size)

@@ -12,5 +12,7 @@ int io_exif_encode(uint8_t **data, size_t *size, const IoPngText *text, int ntex
 /* Texts of a block: UserComment under "parameters"; "word:{..." in an ASCII tag under that word, other ASCII tags of the three under
  * "ImageDescription", "Make", "Model". What is damaged is left out; nothing is an error but ERR_NOMEM. io_png_text_free. */
 int io_exif_decode(IoPngText **text, int *ntext, const uint8_t *data, size_t size);
+/* Tag 0x0112 of the first directory, 1..8; 1 where it is missing or damaged. */
+int io_exif_orientation(const uint8_t *data, size_t size);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/exif.h"
 #include "io/file.h"
 #include "io/image_codec.h"
 
@@ -66,13 +67,41 @@ static int sniff(const uint8_t *d, size_t n, Codec *codec)
     return 0;
 }
 
+static size_t word(const uint8_t *p, int big)
+{
+    return big ? (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]
+               : (size_t)p[3] << 24 | (size_t)p[2] << 16 | (size_t)p[1] << 8 | p[0];
+}
+
+/* EXIF orientation in a PNG's eXIf or a WebP's EXIF chunk; libjpeg finds that of a JPEG. */
+static int chunk_orientation(const uint8_t *d, size_t n)
+{
+    int png = d[0] == 0x89;
+    size_t at = png ? 8 : 12;
+    if (d[0] == 0xFF)
+        return 1;
+    while (at < n && n - at >= 8) {
+        size_t size = word(d + at + (png ? 0 : 4), png);
+        const uint8_t *name = d + at + (png ? 4 : 0);
+        if (size > n - at - 8)
+            return 1;
+        if (memcmp(name, png ? "eXIf" : "EXIF", 4) == 0)
+            return io_exif_orientation(d + at + 8, size);
+        at += 8 + size + (png ? 4 : size & 1);
+    }
+    return 1;
+}
+
 int io_image_decode(IoImage *out, const uint8_t *data, size_t size, const char *name)
 {
     Codec codec;
     *out = (IoImage){0};
     TRY_CTX(sniff(data, size, &codec), "%s", name);
     TRY_CTX(codec.pixels(out, data, size), "%s", name);
-    return 0;
+    int rc = io_image_orient(out, chunk_orientation(data, size));
+    if (rc < 0)
+        io_image_deinit(out);
+    return rc;
 }
 
 int io_image_load(IoImage *out, const char *path)
@@ -86,18 +115,27 @@ int io_image_load(IoImage *out, const char *path)
     return rc;
 }
 
+int io_image_decode_size(const uint8_t *data, size_t size, const char *name, int *w, int *h)
+{
+    Codec codec;
+    TRY_CTX(sniff(data, size, &codec), "%s", name);
+    TRY_CTX(codec.size(data, size, w, h), "%s", name);
+    if (chunk_orientation(data, size) >= 5) {
+        int t = *w;
+        *w = *h;
+        *h = t;
+    }
+    return 0;
+}
+
 int io_image_size(const char *path, int *w, int *h)
 {
     char *data = NULL;
     size_t size = 0;
-    Codec codec;
     TRY(io_file_read(&data, &size, path, MAX_FILE));
-    const uint8_t *d = (const uint8_t *)data;
-    int rc = sniff(d, size, &codec);
-    if (rc == 0)
-        rc = codec.size(d, size, w, h);
+    int rc = io_image_decode_size((const uint8_t *)data, size, path, w, h);
     free(data);
-    return rc < 0 ? err_context(rc, "%s", path) : 0;
+    return rc;
 }
 
 /* (v a + bg (255 - a)) / 255, rounded */

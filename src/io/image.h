@@ -23,13 +23,14 @@ void io_image_deinit(IoImage *img);
 int io_image_copy(IoImage *out, const IoImage *img);
 
 /* Reads a PNG, JPEG or WebP file, told apart by content; GIF and moving WebP are refused by name. 16-bit is cut to 8, palettes are expanded, EXIF
- * orientation of JPEG is applied, CMYK JPEG becomes RGB. ERR_NOTFOUND, ERR_IO, ERR_FORMAT, ERR_RANGE (too big),
+ * orientation is applied, CMYK JPEG becomes RGB. ERR_NOTFOUND, ERR_IO, ERR_FORMAT, ERR_RANGE (too big),
  * ERR_UNSUPPORTED; the message names the file. Truncated or corrupt data is an error, never a partial image. */
 int io_image_load(IoImage *out, const char *path);
 /* The same from memory; `name` is for messages. */
 int io_image_decode(IoImage *out, const uint8_t *data, size_t size, const char *name);
 /* Width and height from the header alone, after EXIF orientation. */
 int io_image_size(const char *path, int *w, int *h);
+int io_image_decode_size(const uint8_t *data, size_t size, const char *name, int *w, int *h);
 
 /* Lossy and compact files of an RGB image, with a block of io/exif.h (NULL: none) inside. *data: free(). Equal calls give equal bytes.
  * JPEG: quality 1..100, colours at full resolution from 90 on. WebP: quality 0..100, or lossless. ERR_RANGE. */

@@ -6,6 +6,7 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
+#include "io/exif.h"
 #include "io/image_codec.h"
 
 /* libjpeg reports errors by calling error_exit, which must not return. */
@@ -53,39 +54,10 @@ static void limit_scans(j_common_ptr j)
     }
 }
 
-static unsigned get16(const uint8_t *p, int big) { return big ? (unsigned)(p[0] << 8 | p[1]) : (unsigned)(p[1] << 8 | p[0]); }
-
-static size_t get32(const uint8_t *p, int big)
-{
-    return big ? (size_t)get16(p, 1) << 16 | get16(p + 2, 1) : (size_t)get16(p + 2, 0) << 16 | get16(p, 0);
-}
-
-/* Tag 0x0112 of the first directory of an EXIF block; 1 when there is none. */
-static int exif_orientation(const uint8_t *d, size_t n)
-{
-    if (n < 14 || memcmp(d, "Exif\0\0", 6) != 0)
-        return 1;
-    const uint8_t *t = d + 6;
-    n -= 6;
-    int big = t[0] == 'M';
-    size_t dir = get32(t + 4, big);
-    if ((memcmp(t, "II*\0", 4) != 0 && memcmp(t, "MM\0*", 4) != 0) || dir > n - 2)
-        return 1;
-    unsigned count = get16(t + dir, big);
-    for (size_t i = 0; i < count && dir + 2 + 12 * (i + 1) <= n; i++) {
-        const uint8_t *e = t + dir + 2 + 12 * i;
-        if (get16(e, big) == 0x0112 && get16(e + 2, big) == 3) {
-            unsigned v = get16(e + 8, big);
-            return v >= 1 && v <= 8 ? (int)v : 1;
-        }
-    }
-    return 1;
-}
-
 static int orientation_of(const struct jpeg_decompress_struct *j)
 {
     for (jpeg_saved_marker_ptr m = j->marker_list; m; m = m->next) {
-        int o = exif_orientation(m->data, m->data_length);
+        int o = io_exif_orientation(m->data, m->data_length);
         if (o != 1)
             return o;
     }

@@ -1,28 +1,43 @@
 #include "train/cache.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/signal.h"
+#include "base/str.h"
 #include "io/file.h"
 #include "io/h5.h"
 
 #define MEMORY_MAX ((int64_t)2 << 30)
-enum { COPY_ROWS = 256, COMMIT_ROWS = 2048 };
+#define SAVE_BYTES ((int64_t)64 << 20)
+enum { COPY_ROWS = 256, ROUND_BATCHES = 8, SAVE_SECONDS = 10, FAILED = 1 << 16 };
 
 typedef struct {
     uint8_t key[HASH_SIZE];
+    int32_t part;
     int64_t at;
 } Entry;
 
+/* Where a wanted row is; part -1: nowhere. */
+typedef struct {
+    int32_t part;
+    int64_t at;
+} Place;
+
 struct TrainCache {
-    IoH5 *h5;
+    const TrainCacheSpec *spec; /* while it is opened */
+    char **path;
+    IoH5 **part;
+    int npart;
     int64_t row, count;
-    int64_t *at;      /* row in the file of each wanted entry */
+    Place *place;     /* [count] */
     float *memory;    /* [count][row] or NULL */
+    int bad;          /* part with damaged rows, -1 */
 };
 
 static int by_key(const void *a, const void *b)
@@ -30,227 +45,250 @@ static int by_key(const void *a, const void *b)
     return memcmp(((const Entry *)a)->key, ((const Entry *)b)->key, HASH_SIZE);
 }
 
-/* The keys of the file at path, sorted; *n = 0 where there is no usable file (told where `warn`). */
-static int read_keys(const TrainCacheSpec *s, int warn, Entry **out, int64_t *n)
+/* ---- what is there ---- */
+
+static void close_parts(TrainCache *c)
 {
-    IoH5 *f = NULL;
+    for (int i = 0; i < c->npart; i++) {
+        if (c->part[i])
+            io_h5_close(c->part[i]);
+        free(c->path[i]);
+    }
+    free(c->part);
+    free(c->path);
+    free(c->memory);
+    c->part = NULL;
+    c->path = NULL;
+    c->memory = NULL;
+    c->npart = 0;
+}
+
+/* Adds the keys of a file. */
+static int read_keys(TrainCache *c, int part, Entry **all, int64_t *n)
+{
     IoH5Info info;
-    uint8_t *keys = NULL;
-    Entry *e = NULL;
-    int rc;
-    *n = 0;
-    *out = NULL;
-    if (!io_file_exists(s->path))
-        return 0;
-    TRY_GOTO(io_h5_open(&f, s->path));
-    TRY_GOTO(io_h5_info(f, "row", &info));
-    if (info.ndim != 2 || info.dim[1] != s->row || info.dtype != DTYPE_F32) {
-        rc = err_set(ERR_FORMAT, "%s: rows of another size", s->path);
-        goto done;
+    TRY(io_h5_info(c->part[part], "row", &info));
+    if (info.ndim != 2 || info.dim[1] != c->row || info.dtype != DTYPE_F32)
+        return err_set(ERR_FORMAT, "%s: rows of another size", c->path[part]);
+    int64_t rows = info.dim[0];
+    uint8_t *keys = malloc((size_t)rows * HASH_SIZE + 1);
+    Entry *e = realloc(*all, (size_t)(*n + rows + 1) * sizeof *e);
+    int rc = keys && e ? 0 : err_set(ERR_NOMEM, "cache: out of memory");
+    if (e)
+        *all = e;
+    if (rc >= 0)
+        rc = io_h5_read(c->part[part], "key", DTYPE_U8, keys, rows * HASH_SIZE);
+    for (int64_t i = 0; rc >= 0 && i < rows; i++) {
+        Entry *to = &e[(*n)++];
+        memcpy(to->key, keys + i * HASH_SIZE, HASH_SIZE);
+        to->part = part;
+        to->at = i;
     }
-    keys = malloc((size_t)info.dim[0] * HASH_SIZE + 1);
-    e = malloc((size_t)(info.dim[0] + 1) * sizeof *e);
-    if (!keys || !e) {
-        rc = err_set(ERR_NOMEM, "cache: out of memory");
-        goto done;
-    }
-    TRY_GOTO(io_h5_read(f, "key", DTYPE_U8, keys, info.dim[0] * HASH_SIZE));
-    for (int64_t i = 0; i < info.dim[0]; i++) {
-        memcpy(e[i].key, keys + i * HASH_SIZE, HASH_SIZE);
-        e[i].at = i;
-    }
-    qsort(e, (size_t)info.dim[0], sizeof *e, by_key);
-    *n = info.dim[0];
-    *out = e;
-    e = NULL;
-done:
-    if (f)
-        io_h5_close(f);
     free(keys);
-    free(e);
-    if (rc < 0 && rc != ERR_NOMEM) {
-        if (warn)
-            log_warn("cache %s cannot be used and is made anew: %s", s->path, err_message());
-        return 0;
-    }
     return rc;
 }
 
-static int64_t lookup(const Entry *e, int64_t n, const uint8_t *key)
+static int add_part(TrainCache *c, char *path, int warn, Entry **all, int64_t *n)
 {
-    Entry want;
-    memcpy(want.key, key, HASH_SIZE);
-    const Entry *hit = n ? bsearch(&want, e, (size_t)n, sizeof *e, by_key) : NULL;
-    return hit ? hit->at : -1;
-}
-
-/* Fills at[] for rows in the file and lists the others, each distinct key once. */
-static int find_missing(const TrainCacheSpec *s, int warn, int64_t *at, int64_t **missing, int64_t *nmissing, int64_t *nold)
-{
-    Entry *old = NULL, *fresh = NULL;
-    int64_t k = 0;
-    TRY(read_keys(s, warn, &old, nold));
-    *missing = malloc((size_t)(s->count + 1) * sizeof **missing);
-    fresh = malloc((size_t)(s->count + 1) * sizeof *fresh);
-    if (!*missing || !fresh) {
-        free(old);
-        free(fresh);
+    char **paths = realloc(c->path, (size_t)(c->npart + 1) * sizeof *paths);
+    if (paths)
+        c->path = paths;
+    IoH5 **parts = realloc(c->part, (size_t)(c->npart + 1) * sizeof *parts);
+    if (parts)
+        c->part = parts;
+    if (!paths || !parts) {
+        free(path);
         return err_set(ERR_NOMEM, "cache: out of memory");
     }
-    for (int64_t i = 0; i < s->count; i++) {
-        at[i] = lookup(old, *nold, s->key[i]);
-        if (at[i] < 0) {
-            memcpy(fresh[k].key, s->key[i], HASH_SIZE);
-            fresh[k++].at = i;
-        }
+    c->path[c->npart] = path;
+    c->part[c->npart] = NULL;
+    int rc = io_h5_open(&c->part[c->npart], path);
+    if (rc >= 0)
+        rc = read_keys(c, c->npart, all, n);
+    if (rc >= 0 || rc == ERR_NOMEM) {
+        c->npart++;
+        return rc;
     }
-    qsort(fresh, (size_t)k, sizeof *fresh, by_key);
-    int64_t distinct = 0;
-    for (int64_t i = 0; i < k; i++)
-        if (i == 0 || memcmp(fresh[i].key, fresh[i - 1].key, HASH_SIZE))
-            (*missing)[distinct++] = fresh[i].at;
-    *nmissing = distinct;
-    free(old);
-    free(fresh);
+    if (warn)
+        log_warn("cache %s cannot be used and is passed over; it may be removed: %s", path, err_message());
+    if (c->part[c->npart])
+        io_h5_close(c->part[c->npart]);
+    free(path);
     return 0;
 }
 
-static int copy_old(const TrainCacheSpec *s, IoH5 *to, int64_t nold)
+/* All files of the cache: NAME.*.h5 beside each other, and NAME.h5. */
+static int open_parts(TrainCache *c, int warn, Entry **all, int64_t *n)
 {
-    IoH5 *from = NULL;
-    float *rows = malloc((size_t)(COPY_ROWS * s->row) * sizeof *rows);
-    uint8_t *keys = malloc(COPY_ROWS * HASH_SIZE);
-    int rc = rows && keys ? 0 : err_set(ERR_NOMEM, "cache: out of memory");
-    if (rc >= 0 && nold)
-        rc = io_h5_open(&from, s->path);
-    for (int64_t i = 0; rc >= 0 && i < nold; i += COPY_ROWS) {
-        int64_t n = nold - i < COPY_ROWS ? nold - i : COPY_ROWS;
-        TRY_GOTO(io_h5_read_rows(from, "row", DTYPE_F32, i, n, rows));
-        TRY_GOTO(io_h5_read_rows(from, "key", DTYPE_U8, i, n, keys));
-        TRY_GOTO(io_h5_append(to, "row", DTYPE_F32, n, rows));
-        TRY_GOTO(io_h5_append(to, "key", DTYPE_U8, n, keys));
+    char *dir = NULL;
+    IoNames names = {0};
+    const char *base = io_path_name(c->spec->path);
+    size_t len = strlen(base);
+    int rc = io_path_dir(&dir, c->spec->path);
+    close_parts(c);
+    if (rc >= 0 && io_file_is_dir(dir))
+        rc = io_dir_list(&names, dir, ".h5");
+    for (int i = 0; rc >= 0 && i < names.count; i++) {
+        char *path;
+        if (strncmp(names.items[i], base, len) || names.items[i][len] != '.')
+            continue;
+        rc = io_path_join(&path, dir, names.items[i]);
+        if (rc >= 0)
+            rc = add_part(c, path, warn, all, n);
     }
-done:
-    if (from)
-        io_h5_close(from);
-    free(rows);
-    free(keys);
+    io_names_deinit(&names);
+    free(dir);
     return rc;
 }
 
-static int begin_file(const TrainCacheSpec *s, IoH5 **f, int64_t nold)
+/* Finds the wanted rows. missing: the others, each distinct key once, in the order of the rows. NULL: only their number. */
+static int find_rows(TrainCache *c, int warn, int64_t **missing, int64_t *nmissing)
 {
-    const int64_t key_dim = HASH_SIZE;
-    IoH5Store store = {.checksum = 1, .chunk_rows = 1 + (1 << 16) / (s->row * 4)};
-    IoH5Store keys = {.checksum = 1, .chunk_rows = 1024};
-    TRY(io_h5_create(f, s->path));
-    TRY(io_h5_create_rows(*f, "row", DTYPE_F32, 0, 1, &s->row, &store));
-    TRY(io_h5_create_rows(*f, "key", DTYPE_U8, 0, 1, &key_dim, &keys));
-    return copy_old(s, *f, nold);
+    const TrainCacheSpec *s = c->spec;
+    Entry *have = NULL, *fresh = malloc((size_t)(s->count + 1) * sizeof *fresh);
+    int64_t nhave = 0, n = 0, distinct = 0;
+    int rc = fresh ? open_parts(c, warn, &have, &nhave) : err_set(ERR_NOMEM, "cache: out of memory");
+    if (rc >= 0 && nhave)
+        qsort(have, (size_t)nhave, sizeof *have, by_key);
+    for (int64_t i = 0; rc >= 0 && i < s->count; i++) {
+        Entry want = {.part = -1, .at = i};
+        memcpy(want.key, s->key[i], HASH_SIZE);
+        const Entry *hit = nhave ? bsearch(&want, have, (size_t)nhave, sizeof *have, by_key) : NULL;
+        c->place[i] = hit ? (Place){hit->part, hit->at} : (Place){-1, 0};
+        if (!hit)
+            fresh[n++] = want;
+    }
+    free(have);
+    if (rc >= 0 && missing) {
+        *missing = malloc((size_t)(n + 1) * sizeof **missing);
+        rc = *missing ? 0 : err_set(ERR_NOMEM, "cache: out of memory");
+    }
+    if (rc >= 0)
+        qsort(fresh, (size_t)n, sizeof *fresh, by_key);
+    for (int64_t i = 0; rc >= 0 && i < n; i++)
+        if (i == 0 || memcmp(fresh[i].key, fresh[i - 1].key, HASH_SIZE)) {
+            if (missing)
+                (*missing)[distinct] = fresh[i].at;
+            distinct++;
+        }
+    *nmissing = distinct;
+    free(fresh);
+    return rc;
 }
 
-/* Rank 0: appends the blocks of one round, in order. */
-static int append_round(const TrainCacheSpec *s, IoH5 *f, const float *all, const int64_t *missing, int64_t first, int64_t n)
-{
-    TRY(io_h5_append(f, "row", DTYPE_F32, n, all));
-    for (int64_t i = 0; i < n; i++)
-        TRY(io_h5_append(f, "key", DTYPE_U8, 1, s->key[missing[first + i]]));
-    return 0;
-}
+/* ---- filling ---- */
 
 typedef struct {
     const TrainCacheSpec *s;
     Comm *comm;
-    Progress bar;
-    int64_t total, left; /* rows to compute, and of them not yet in the file */
-    int stop;            /* a signal came */
+    const int64_t *which; /* this rank's share of the missing rows */
+    int64_t n, done;
+    float *rows;
+    uint8_t *keys;
+    IoH5 *f;
+    int published;
+    int64_t unsaved;      /* rows */
+    double saved;         /* when */
 } Filling;
 
-/* Rows missing[0..n) into a file that replaces the old one. A signal ends it early, with the rows so far in the file. */
-static int compute_missing(Filling *w, const int64_t *missing, int64_t n, int64_t nold)
+/* A name that no file of this rank has. */
+static int create_part(Filling *w)
 {
-    const TrainCacheSpec *s = w->s;
-    Comm *comm = w->comm;
-    IoH5 *f = NULL;
-    int64_t round = (int64_t)s->batch * comm->size;
-    float *mine = malloc((size_t)(s->batch * s->row) * sizeof *mine);
-    float *all = comm->rank ? NULL : malloc((size_t)(round * s->row) * sizeof *all);
-    int rc = mine && (all || comm->rank) ? 0 : err_set(ERR_NOMEM, "cache: out of memory");
-    if (rc >= 0 && comm->rank == 0)
-        rc = begin_file(s, &f, nold);
-    rc = comm_agree(comm, rc);
-    for (int64_t at = 0; rc >= 0 && at < n && !w->stop; at += round) {
-        int64_t my = at + (int64_t)comm->rank * s->batch, k = n - my, m = n - at < round ? n - at : round;
-        k = k < 0 ? 0 : k > s->batch ? s->batch : k;
-        memset(mine, 0, (size_t)(s->batch * s->row) * sizeof *mine);
-        if (k)
-            rc = s->compute(s->ctx, missing + my, (int)k, mine);
-        TRY_GOTO(comm_agree(comm, rc));
-        TRY_GOTO(comm_gather(comm, mine, s->batch * s->row * (int64_t)sizeof *mine, all, 0));
-        if (comm->rank == 0)
-            rc = append_round(s, f, all, missing, at, m);
-        TRY_GOTO(comm_agree(comm, rc));
-        TRY_GOTO(w->stop = comm_any(comm, signal_stop()));
-        w->left -= m;
-        progress_update(&w->bar, w->total - w->left, "%.1f/s", progress_rate(&w->bar, w->total - w->left));
+    const int64_t key_dim = HASH_SIZE;
+    IoH5Store store = {.checksum = 1, .chunk_rows = 1 + (1 << 16) / (w->s->row * 4)}, keys = {.checksum = 1, .chunk_rows = 1024};
+    char *path = NULL;
+    for (int k = 0;; k++) {
+        free(path);
+        TRY(str_format(&path, "%s.r%d-%d.h5", w->s->path, w->comm->rank, k));
+        if (!io_file_exists(path))
+            break;
     }
-    if (rc >= 0 && f)
-        rc = io_h5_commit(&f);
-    rc = comm_agree(comm, rc);
-done:
-    if (f)
-        io_h5_close(f);
-    free(mine);
-    free(all);
-    return rc;
+    int rc = io_h5_create_safe(&w->f, path);
+    free(path);
+    TRY(rc);
+    TRY(io_h5_create_rows(w->f, "row", DTYPE_F32, 0, 1, &w->s->row, &store));
+    w->saved = clock_now();
+    return io_h5_create_rows(w->f, "key", DTYPE_U8, 0, 1, &key_dim, &keys);
 }
 
-static int by_place(const void *a, const void *b)
+static int save(Filling *w)
 {
-    int64_t x = ((const Entry *)a)->at, y = ((const Entry *)b)->at;
-    return x < y ? -1 : x > y;
-}
-
-/* Entries in the order of their rows, so that each block of the file is read once. */
-static int copy_rows(TrainCache *c, Entry *order, float *rows)
-{
-    IoH5Info info;
-    int64_t have = -1; /* first file row in `rows` */
-    TRY(io_h5_info(c->h5, "row", &info));
-    for (int64_t i = 0; i < c->count; i++) {
-        order[i].at = c->at[i];
-        memcpy(order[i].key, &i, sizeof i);
-    }
-    qsort(order, (size_t)c->count, sizeof *order, by_place);
-    for (int64_t k = 0; k < c->count; k++) {
-        int64_t i, block = order[k].at / COPY_ROWS * COPY_ROWS;
-        memcpy(&i, order[k].key, sizeof i);
-        if (block != have) {
-            int64_t n = info.dim[0] - block > COPY_ROWS ? COPY_ROWS : info.dim[0] - block;
-            TRY(io_h5_read_rows(c->h5, "row", DTYPE_F32, block, n, rows));
-            have = block;
-        }
-        memcpy(c->memory + i * c->row, rows + (order[k].at - block) * c->row, (size_t)c->row * sizeof(float));
-    }
+    if (!w->unsaved)
+        return 0;
+    TRY(w->published ? io_h5_save(w->f) : io_h5_publish(w->f));
+    w->published = 1;
+    w->unsaved = 0;
+    w->saved = clock_now();
     return 0;
 }
 
-static int load_memory(TrainCache *c)
+/* The next few batches of this rank's share. */
+static int fill_round(Filling *w)
 {
-    if (c->count * c->row * 4 > MEMORY_MAX)
+    const TrainCacheSpec *s = w->s;
+    int64_t n = w->n - w->done, most = (int64_t)s->batch * ROUND_BATCHES;
+    n = n < most ? n : most;
+    if (!n)
         return 0;
-    c->memory = malloc((size_t)(c->count * c->row) * sizeof(float) + 1);
-    if (!c->memory)
-        return 0;
-    float *rows = malloc((size_t)(COPY_ROWS * c->row) * sizeof *rows);
-    Entry *order = malloc((size_t)(c->count + 1) * sizeof *order);
-    int rc = rows && order ? copy_rows(c, order, rows) : err_set(ERR_NOMEM, "cache: out of memory");
-    free(rows);
-    free(order);
+    for (int64_t i = 0; i < n; i += s->batch)
+        TRY(s->compute(s->ctx, w->which + w->done + i, (int)(n - i < s->batch ? n - i : s->batch), w->rows + i * s->row));
+    for (int64_t i = 0; i < n; i++)
+        memcpy(w->keys + i * HASH_SIZE, s->key[w->which[w->done + i]], HASH_SIZE);
+    if (!w->f)
+        TRY(create_part(w));
+    TRY(io_h5_append(w->f, "row", DTYPE_F32, n, w->rows));
+    TRY(io_h5_append(w->f, "key", DTYPE_U8, n, w->keys));
+    w->done += n;
+    w->unsaved += n;
+    return w->unsaved * s->row * 4 >= SAVE_BYTES || clock_now() - w->saved > SAVE_SECONDS ? save(w) : 0;
+}
+
+/* Rounds of all ranks together, so that a signal or an error of one ends all; what was computed is saved in every case. */
+static int fill_share(Filling *w, int64_t total, int64_t rounds, int *stop)
+{
+    Progress bar;
+    int rc = 0;
+    progress_init(&bar, w->s->label, 0, total, w->comm->rank == 0);
+    for (int64_t r = 0; r < rounds && !*stop; r++) {
+        rc = fill_round(w);
+        *stop = comm_any(w->comm, signal_stop() | (rc < 0 ? FAILED : 0));
+        TRY(*stop < 0 ? *stop : 0);
+        int64_t done = (int64_t)((double)total * (double)(r + 1) / (double)rounds);
+        progress_update(&bar, done, "%.1f/s", progress_rate(&bar, done));
+    }
+    progress_break(&bar);
+    if (rc >= 0)
+        rc = save(w);
+    else if (w->f && w->unsaved && (w->published ? io_h5_save(w->f) : io_h5_publish(w->f)) < 0)
+        log_warn("%s: the rows computed last are not saved", io_h5_path(w->f));
     return rc;
 }
 
-/* Rank 0: waits while another run fills caches in the same folder. */
+/* The ranks that fill one folder take the missing rows in stretches. */
+static int fill_missing(TrainCache *c, Comm *comm, const int64_t *missing, int64_t n, int *stop)
+{
+    const TrainCacheSpec *s = c->spec;
+    int64_t ranks = s->per_node ? comm->local_size : comm->size, me = s->per_node ? comm->local_rank : comm->rank;
+    int64_t from = n * me / ranks, most = (int64_t)s->batch * ROUND_BATCHES;
+    Filling w = {.s = s, .comm = comm, .which = missing + from, .n = n * (me + 1) / ranks - from};
+    int64_t most_rows[2] = {w.n, n}; /* nodes may miss different rows */
+    w.rows = malloc((size_t)(most * s->row) * sizeof *w.rows);
+    w.keys = malloc((size_t)most * HASH_SIZE);
+    int rc = comm_agree(comm, w.rows && w.keys ? 0 : err_set(ERR_NOMEM, "cache: out of memory"));
+    if (rc >= 0)
+        rc = comm_max_i64(comm, most_rows, 2);
+    if (rc >= 0)
+        rc = fill_share(&w, most_rows[1], (most_rows[0] + most - 1) / most, stop);
+    if (w.f) {
+        int closed = io_h5_close(w.f);
+        rc = rc < 0 ? rc : closed;
+    }
+    free(w.rows);
+    free(w.keys);
+    return comm_agree(comm, rc);
+}
+
+/* Waits while another run fills caches in the same folder. */
 static int lock_folder(const TrainCacheSpec *s, IoLock **lock)
 {
     char *dir;
@@ -266,84 +304,139 @@ static int lock_folder(const TrainCacheSpec *s, IoLock **lock)
     return rc == ERR_BUSY ? err_set(ERR_STOPPED, "stopped by %s", signal_name(signal_stop())) : rc;
 }
 
-/* One portion, as large as the file so far, so that little is lost when the run is killed. *n: rows that were missing before. */
-static int fill_portion(Filling *w, int64_t *at, int64_t *n)
+/* Files whose last save was cut off. With the lock held. */
+static int recover_parts(const TrainCacheSpec *s)
 {
-    int64_t *missing = NULL, nold = 0;
-    int first = w->total < 0;
-    int rc = find_missing(w->s, first && w->comm->rank == 0, at, &missing, n, &nold);
-    if (rc >= 0 && !first && *n != w->left)
-        rc = err_set(ERR_IO, "%s: %lld rows are missing, expected %lld", w->s->path, (long long)*n, (long long)w->left);
-    rc = comm_agree(w->comm, rc);
-    if (first) {
-        w->total = w->left = *n;
-        progress_init(&w->bar, w->s->label, 0, *n, w->comm->rank == 0);
-    }
-    int64_t portion = nold > COMMIT_ROWS ? nold : COMMIT_ROWS;
-    if (rc >= 0 && *n)
-        rc = compute_missing(w, missing, *n < portion ? *n : portion, nold);
-    free(missing);
-    return rc;
-}
-
-static int fill_file(const TrainCacheSpec *s, Comm *comm, int64_t *at)
-{
-    IoLock *lock = NULL;
-    Filling w = {.s = s, .comm = comm, .total = -1};
-    int rc = comm_agree(comm, comm->rank ? 0 : lock_folder(s, &lock));
-    int64_t n = 1;
-    while (rc >= 0 && n && !w.stop)
-        rc = fill_portion(&w, at, &n);
-    if (w.total >= 0)
-        progress_break(&w.bar);
-    io_lock_release(lock);
-    if (rc >= 0 && w.stop > 0)
-        return err_set(ERR_STOPPED, "stopped by %s; the %s so far are kept: run again to continue", signal_name(w.stop), s->label);
-    return rc;
-}
-
-static int find_or_fill(TrainCache *c, const TrainCacheSpec *s, Comm *comm)
-{
-    int64_t *missing = NULL, nmissing = 0, nold = 0;
-    int rc = find_missing(s, 0, c->at, &missing, &nmissing, &nold);
-    free(missing);
-    TRY(comm_agree(comm, rc));
-    TRY(comm_max_i64(comm, &nmissing, 1)); /* ranks may see different moments of a file that another run fills */
-    return nmissing ? fill_file(s, comm, c->at) : 0;
-}
-
-static int open_file(TrainCache *c, const TrainCacheSpec *s, Comm *comm)
-{
-    int rc = io_h5_open(&c->h5, s->path);
+    char *dir = NULL;
+    IoNames names = {0};
+    const char *base = io_path_name(s->path);
+    int rc = io_path_dir(&dir, s->path);
     if (rc >= 0)
-        rc = load_memory(c);
+        rc = io_dir_remove_temps(dir);
+    if (rc >= 0)
+        rc = io_dir_list(&names, dir, ".h5");
+    for (int i = 0; rc >= 0 && i < names.count; i++) {
+        char *path;
+        if (!str_starts_with(names.items[i], base))
+            continue;
+        rc = io_path_join(&path, dir, names.items[i]);
+        if (rc >= 0 && io_h5_recover(path) < 0)
+            log_warn("%s", err_message());
+        free(path);
+    }
+    io_names_deinit(&names);
+    free(dir);
+    return rc;
+}
+
+static int fill(TrainCache *c, Comm *comm)
+{
+    const TrainCacheSpec *s = c->spec;
+    IoLock *lock = NULL;
+    int64_t *missing = NULL, n = 0;
+    int leader = s->per_node ? comm->local_rank == 0 : comm->rank == 0, stop = 0;
+    int rc = leader ? lock_folder(s, &lock) : 0;
+    if (rc >= 0 && leader)
+        rc = recover_parts(s);
+    rc = comm_agree(comm, rc);
+    if (rc >= 0)
+        rc = comm_agree(comm, find_rows(c, leader, &missing, &n));
+    if (rc >= 0)
+        rc = fill_missing(c, comm, missing, n, &stop);
+    free(missing);
+    int64_t left = 0;
+    if (rc >= 0 && !stop)
+        rc = comm_agree(comm, find_rows(c, leader, NULL, &left));
+    io_lock_release(lock);
+    if (rc >= 0 && stop)
+        return err_set(ERR_STOPPED, "stopped by %s; the %s so far are kept: run again to continue", signal_name(stop & ~FAILED), s->label);
+    if (rc >= 0 && left)
+        rc = err_set(ERR_IO, "%s: %lld rows are not there that were just written; is the folder shared by all ranks (cache_scope)?", s->path,
+                     (long long)left);
     return comm_agree(comm, rc);
 }
 
-static void close_file(TrainCache *c)
+static int find_or_fill(TrainCache *c, Comm *comm)
 {
-    if (c->h5)
-        io_h5_close(c->h5);
-    free(c->memory);
-    c->h5 = NULL;
-    c->memory = NULL;
+    int64_t missing = 0;
+    TRY(comm_agree(comm, find_rows(c, 0, NULL, &missing)));
+    TRY(comm_max_i64(comm, &missing, 1)); /* ranks may see different moments of files that another run fills */
+    return missing ? fill(c, comm) : 0;
 }
 
-/* Damaged rows are found on reading; the file is then made anew, once. */
-static int open_sound(TrainCache *c, const TrainCacheSpec *s, Comm *comm)
+/* ---- reading ---- */
+
+typedef struct {
+    Place p;
+    int64_t i;
+} Wanted;
+
+static int by_place(const void *a, const void *b)
 {
-    TRY(find_or_fill(c, s, comm));
-    int rc = open_file(c, s, comm);
-    if (rc >= 0)
-        return 0;
-    close_file(c);
-    if (comm->rank == 0) {
-        log_warn("cache %s cannot be used and is made anew: %s", s->path, err_message());
-        rc = io_file_remove(s->path);
+    const Wanted *x = a, *y = b;
+    if (x->p.part != y->p.part)
+        return x->p.part < y->p.part ? -1 : 1;
+    return (x->p.at > y->p.at) - (x->p.at < y->p.at);
+}
+
+/* In the order of the files' rows, so that each block is read once. */
+static int copy_rows(TrainCache *c, Wanted *w, float *rows)
+{
+    int64_t have = -1, total = 0; /* first row in `rows` */
+    int32_t part = -1;
+    for (int64_t i = 0; i < c->count; i++)
+        w[i] = (Wanted){c->place[i], i};
+    qsort(w, (size_t)c->count, sizeof *w, by_place);
+    for (int64_t k = 0; k < c->count; k++) {
+        int64_t block = w[k].p.at / COPY_ROWS * COPY_ROWS;
+        if (w[k].p.part != part) {
+            IoH5Info info;
+            c->bad = part = w[k].p.part;
+            TRY(io_h5_info(c->part[part], "row", &info));
+            total = info.dim[0];
+            have = -1;
+        }
+        if (block != have) {
+            TRY(io_h5_read_rows(c->part[part], "row", DTYPE_F32, block, total - block < COPY_ROWS ? total - block : COPY_ROWS, rows));
+            have = block;
+        }
+        memcpy(c->memory + w[k].i * c->row, rows + (w[k].p.at - block) * c->row, (size_t)c->row * sizeof(float));
     }
-    TRY(comm_agree(comm, comm->rank ? 0 : rc));
-    TRY(find_or_fill(c, s, comm));
-    return open_file(c, s, comm);
+    c->bad = -1;
+    return 0;
+}
+
+static int load_memory(TrainCache *c)
+{
+    c->bad = -1;
+    if (c->count * c->row * 4 > MEMORY_MAX)
+        return 0;
+    c->memory = malloc((size_t)(c->count * c->row) * sizeof(float) + 1);
+    if (!c->memory)
+        return 0;
+    float *rows = malloc((size_t)(COPY_ROWS * c->row) * sizeof *rows);
+    Wanted *w = malloc((size_t)(c->count + 1) * sizeof *w);
+    int rc = rows && w ? copy_rows(c, w, rows) : err_set(ERR_NOMEM, "cache: out of memory");
+    free(rows);
+    free(w);
+    return rc;
+}
+
+/* Damaged rows are found on reading; their files are then made anew, as often as there are such files. */
+static int open_sound(TrainCache *c, Comm *comm)
+{
+    for (int64_t damaged = 1; damaged;) {
+        TRY(find_or_fill(c, comm));
+        int rc = load_memory(c);
+        damaged = rc < 0 && c->bad >= 0;
+        if (damaged) {
+            log_warn("cache %s is damaged and is made anew: %s", c->path[c->bad], err_message());
+            rc = io_file_remove(c->path[c->bad]);
+        }
+        TRY(comm_agree(comm, rc));
+        TRY(comm_max_i64(comm, &damaged, 1));
+    }
+    return 0;
 }
 
 int train_cache_open(TrainCache **out, const TrainCacheSpec *s, Comm *comm)
@@ -351,18 +444,20 @@ int train_cache_open(TrainCache **out, const TrainCacheSpec *s, Comm *comm)
     TrainCache *c = calloc(1, sizeof *c);
     int rc = c ? 0 : err_set(ERR_NOMEM, "cache: out of memory");
     if (rc >= 0) {
+        c->spec = s;
         c->row = s->row;
         c->count = s->count;
-        c->at = malloc((size_t)(s->count + 1) * sizeof *c->at);
-        rc = c->at ? 0 : err_set(ERR_NOMEM, "cache: out of memory");
+        c->place = malloc((size_t)(s->count + 1) * sizeof *c->place);
+        rc = c->place ? 0 : err_set(ERR_NOMEM, "cache: out of memory");
     }
     rc = comm_agree(comm, rc);
     if (rc >= 0)
-        rc = open_sound(c, s, comm);
+        rc = open_sound(c, comm);
     if (rc < 0) {
         train_cache_close(c);
         return rc;
     }
+    c->spec = NULL;
     *out = c;
     return 0;
 }
@@ -371,8 +466,8 @@ void train_cache_close(TrainCache *c)
 {
     if (!c)
         return;
-    close_file(c);
-    free(c->at);
+    close_parts(c);
+    free(c->place);
     free(c);
 }
 
@@ -382,5 +477,5 @@ int train_cache_read(TrainCache *c, int64_t i, float *out)
         memcpy(out, c->memory + i * c->row, (size_t)c->row * sizeof *out);
         return 0;
     }
-    return io_h5_read_rows(c->h5, "row", DTYPE_F32, c->at[i], 1, out);
+    return io_h5_read_rows(c->part[c->place[i].part], "row", DTYPE_F32, c->place[i].at, 1, out);
 }

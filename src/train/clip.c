@@ -16,6 +16,7 @@ typedef struct {
     int32_t *buf_ids, *buf_pool, *buf_target;
     float *buf_pixels;
     int64_t *items;
+    StrBuf caption;
 } Clip;
 
 static void clip_close(TrainTask *t)
@@ -27,6 +28,7 @@ static void clip_close(TrainTask *t)
     free(c->buf_target);
     free(c->buf_pixels);
     free(c->items);
+    str_deinit(&c->caption);
     free(c);
     t->impl = NULL;
 }
@@ -37,8 +39,8 @@ static int fill(TrainTask *t, int64_t position)
     int n = t->conf->micro_batch, length = c->text.positions;
     TRY(train_task_images(t, position, c->buf_pixels, c->items));
     for (int j = 0; j < n; j++) {
-        const char *caption = train_dataset_item(t->data, c->items[j])->caption;
-        TRY(clip_bpe_encode_padded(c->bpe, caption, length, c->buf_ids + j * length));
+        TRY(train_dataset_caption(t->data, c->items[j], t->conf->seed, -1 - position - j, &c->caption));
+        TRY(clip_bpe_encode_padded(c->bpe, c->caption.data, length, c->buf_ids + j * length));
         c->buf_target[j] = j;
     }
     clip_text_pool_index(&c->text, c->buf_ids, n, length, c->buf_pool);
@@ -144,6 +146,7 @@ int train_clip_open(TrainTask *t, int plan_only)
     Clip *c = calloc(1, sizeof *c);
     if (!c)
         return err_set(ERR_NOMEM, "training: out of memory");
+    str_init(&c->caption);
     t->impl = c;
     t->fill = fill;
     t->save = save;

@@ -11,17 +11,8 @@ static const char *const form_names[] = {"a1111", "diffusers", NULL};
 static const char *const dtype_names[] = {"f32", "bf16", NULL};
 static const char *const save_names[] = {"f32", "f16", "bf16", NULL};
 static const char *const crop_names[] = {"center", "random", NULL};
+static const char *const scope_names[] = {"shared", "node", NULL};
 static const char *const text_names[] = {"frozen", "train", NULL};
-
-static const ConfField dataset_fields[] = {
-    CONF_STR(TrainDatasetConf, path, NULL, "folder of images with NAME.txt captions, a .jsonl or .csv list, or an .h5 image pack"),
-    CONF_STR(TrainDatasetConf, caption, "", "caption of images that have none (empty: the file name in words)"),
-    CONF_STR(TrainDatasetConf, prompt, "", "caption of all images, whatever their files say"),
-    CONF_I32(TrainDatasetConf, repeats, "1", 1, 10000, "times each image appears in an epoch"),
-    CONF_F32(TrainDatasetConf, weight, "1", 0, 1000, "weight of these images in the loss (prior preservation)"),
-    CONF_STR(TrainDatasetConf, masks, "", "loss.mask=images: folder with a mask of the same name for every image"),
-};
-static const ConfTable dataset_table = CONF_TABLE(TrainDatasetConf, dataset_fields);
 
 static const ConfField dreambooth_fields[] = {
     CONF_STR(TrainDreamboothConf, prompt, "", "caption of all images of `datasets`: 'sks stick man' (empty: their own captions)"),
@@ -68,7 +59,7 @@ static const ConfField checkpoint_fields[] = {
 static const ConfTable checkpoint_table = CONF_TABLE(TrainCheckpointConf, checkpoint_fields);
 
 static const ConfField validation_fields[] = {
-    CONF_STRUCTS(TrainValidationConf, datasets, &dataset_table, 0, 1000, "held-out images (lora, full); none: no validation"),
+    CONF_STRUCTS(TrainValidationConf, datasets, &train_dataset_table, 0, 1000, "held-out images (lora, full); none: no validation"),
     CONF_I32(TrainValidationConf, every, "100", 1, 100000000, "steps between validations; also before the first and after the last"),
     CONF_I32(TrainValidationConf, draws, "1", 1, 1000, "noise and timestep draws per image, the same every time"),
 };
@@ -87,10 +78,13 @@ static const ConfField train_fields[] = {
     CONF_I32(TrainConf, batch, "8", 1, 65536, "images per step over all ranks"),
     CONF_I32(TrainConf, micro_batch, "0", 0, 65536, "images per forward pass (0: the whole batch, at most 8); results depend on it"),
     CONF_I32(TrainConf, resolution, "512", 8, 4096, "side of the square training images, a multiple of 8"),
-    CONF_STRUCTS(TrainConf, datasets, &dataset_table, 1, 1000, "where the images are"),
+    CONF_STRUCTS(TrainConf, datasets, &train_dataset_table, 1, 1000, "where the images are"),
     CONF_STRUCT(TrainConf, dreambooth, &dreambooth_table, "a subject of its own, with prior preservation (lora, full)"),
     CONF_ENUM(TrainConf, crop, "center", crop_names, "part of a larger image that is used"),
     CONF_BOOL(TrainConf, flip, "false", "mirror half of the images"),
+    CONF_STRUCT(TrainConf, bucket, &train_bucket_table, "training at several aspect ratios (lora, full)"),
+    CONF_F32(TrainConf, prior_weight, "1", 0, 1000, "weight of regularisation images (datasets.*.is_reg) in the loss"),
+    CONF_ENUM(TrainConf, cache_scope, "shared", scope_names, "shared: all ranks see the folder of caches; node: each node has its own there"),
     CONF_NUMS(TrainConf, background, "[255, 255, 255]", 0, 255, "red, green, blue behind transparent pixels"),
     CONF_F32(TrainConf, caption_dropout, "0.1", 0, 1, "share of captions replaced by the empty one"),
     CONF_ENUM(TrainConf, text_encoder, "frozen", text_names, "lora, full: train it together with the UNet (optimizer.text_encoder_lr)"),
@@ -178,6 +172,7 @@ int train_conf_check(TrainConf *c, const char *path)
                        c->checkpoint.every);
     if (c->text_encoder && c->task == TRAIN_LORA)
         TRY(add_text_targets(&c->lora.targets));
+    TRY(train_data_check(c, path));
     TRY(train_loss_check(&c->loss, &c->noise, path));
     return train_optim_check(&c->optimizer, c->steps, path);
 }

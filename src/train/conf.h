@@ -19,10 +19,28 @@ typedef struct {
     char *path;       /* folder, .jsonl, .csv or .h5 image pack */
     char *caption;    /* caption for images without one; "" = file name */
     char *prompt;     /* caption of all, in place of what their files say; "" */
-    int32_t repeats;
+    int32_t repeats;  /* 0: of the folder's name, else 1 */
     float weight;     /* of the loss */
     char *masks;      /* folder, "" */
+    char *images;     /* folder that a list's paths are relative to; "": the list's own */
+    int is_reg;       /* regularisation images: as many as the others in an epoch, weighted by prior_weight */
+    char *extension;  /* of caption files; "": .txt, then .caption */
+    char *trigger, *prefix, *suffix;
+    int shuffle;
+    int32_t keep_tokens;
+    char *separator, *keep_separator, *secondary_separator;
+    int wildcards;
+    float caption_dropout; /* -1: the run's */
+    int32_t caption_dropout_every;
+    float tag_dropout;
+    int flip, crop;   /* 0: the run's, else 1 + value */
 } TrainDatasetConf;
+
+typedef struct {
+    int enabled;
+    int32_t min, max, steps;
+    int no_upscale;
+} TrainBucketConf;
 
 typedef enum { TRAIN_TYPE_LORA, TRAIN_TYPE_LOHA, TRAIN_TYPE_LOKR } TrainLoraType;
 
@@ -175,6 +193,9 @@ typedef struct {
     TrainDreamboothConf dreambooth;
     int crop;         /* TrainCrop */
     int flip;
+    TrainBucketConf bucket;
+    float prior_weight;
+    int cache_scope;  /* 0 shared, 1 node */
     ConfNums background;  /* RGB that transparent pixels are put on */
     float caption_dropout;
     int text_encoder; /* 1: trained */
@@ -220,6 +241,9 @@ int train_optim_needs_steps(const TrainOptimConf *o);
 const char *train_schedule_name(int kind);
 
 /* ---- inside conf*.c ---- */
+extern const ConfTable train_dataset_table, train_bucket_table; /* conf_data.c */
+/* Rounds min and max to steps as kohya does; refuses what does not fit together. */
+int train_data_check(TrainConf *c, const char *path);
 extern const ConfTable train_loss_table, train_noise_table;
 int train_loss_check(const TrainLossConf *l, const TrainNoiseConf *n, const char *path);
 extern const ConfTable train_optim_table;

@@ -17,7 +17,7 @@ typedef struct {
 } TrainDiffusionGraph;
 
 /* Builds loss[i] = weight[i] * mean over one item of the loss between unet(x, time, context) and target, its gradients and the plan into t.
- * Task lora: the adapter of conf->lora, *lora is the caller's and its factors are in t->params; else what conf->train names. */
+ * Task lora: the adapter of conf->lora, *lora, made where it is NULL, is the caller's and its factors are in t->params; else what conf->train names. */
 int train_diffusion_graph(TrainTask *t, const Pipeline *pipe, int h, int w, TrainDiffusionGraph *out, Lora **lora);
 /* x: x_0 -> x_t; noise -> what the model is to predict (noise, velocity or x_0). n values of one item. */
 void train_diffusion_noise(float *x, float *noise, int64_t n, double alpha_bar, SamplerPredict predict);

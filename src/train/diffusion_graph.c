@@ -4,7 +4,8 @@
 
 static int make_lora(TrainTask *t, const Pipeline *pipe, NnCtx *nn, Lora **lora, const NnLora **slot, OpRef *position)
 {
-    TRY(train_adapter_create(t, pipe, lora));
+    if (!*lora)
+        TRY(train_adapter_create(t, pipe, lora));
     if (lora_covers(*lora, "text_encoder") && !t->conf->text_encoder)
         return err_set(ERR_RANGE, "lora.targets: text encoder modules; set text_encoder=train");
     *slot = lora_nn(*lora, 0, 1);

@@ -60,7 +60,9 @@ int train_dreambooth_sets(const TrainConf *c, ConfList *out)
     out->count = n;
     if (!b->class_prompt[0])
         return 0;
-    set[n] = (TrainDatasetConf){.caption = b->class_prompt, .prompt = b->class_prompt, .repeats = 1, .weight = b->weight, .masks = ""};
+    set[n] = (TrainDatasetConf){.caption = b->class_prompt, .prompt = b->class_prompt, .repeats = 1, .weight = b->weight, .masks = "",
+                                .images = "", .extension = "", .trigger = "", .prefix = "", .suffix = "", .separator = ",",
+                                .keep_separator = "", .secondary_separator = "", .caption_dropout = -1};
     TRY(class_path(c, &set[n].path));
     out->count += io_file_exists(set[n].path);
     return 0;

@@ -60,17 +60,17 @@ static int finish(TrainEncoder *e, Pipeline *pipe, Backend *be, OpRef out)
     return nn_params_bind(e->params, e->g, e->ex);
 }
 
-int train_encoder_create_images(TrainEncoder **out, Pipeline *pipe, Backend *be, int resolution, int batch)
+int train_encoder_create_images(TrainEncoder **out, Pipeline *pipe, Backend *be, int height, int width, int batch)
 {
     TrainEncoder *e = NULL;
     NnCtx nn;
     int rc = begin(&e, batch);
     if (rc >= 0) {
         const VaeConfig *c = pipeline_vae(pipe);
-        e->row_in = (int64_t)resolution * resolution * 3;
+        e->row_in = (int64_t)height * width * 3;
         nn_init(&nn, e->g);
         size_t mark = nn_push(&nn, "vae");
-        e->in = graph_input(e->g, "image", DTYPE_F32, SHAPE(batch, resolution, resolution, 3));
+        e->in = graph_input(e->g, "image", DTYPE_F32, SHAPE(batch, height, width, 3));
         OpRef moments = vae_encode(&nn, c, e->in);
         nn_pop(&nn, mark);
         nn_deinit(&nn);

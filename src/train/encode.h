@@ -8,10 +8,10 @@
 typedef struct TrainEncoder TrainEncoder;
 
 /* Borrows pipe and be. batch: items per run; results do not depend on it. */
-int train_encoder_create_images(TrainEncoder **out, Pipeline *pipe, Backend *be, int resolution, int batch);
+int train_encoder_create_images(TrainEncoder **out, Pipeline *pipe, Backend *be, int height, int width, int batch);
 int train_encoder_create_texts(TrainEncoder **out, Pipeline *pipe, Backend *be, int batch);
 void train_encoder_destroy(TrainEncoder *e);
-/* images[n][res][res][3] -> moments[n][h][w][2c] (mean|logvar along channels). Any n. */
+/* images[n][height][width][3] -> moments[n][h][w][2c] (mean|logvar along channels). Any n. */
 int train_encoder_images(TrainEncoder *e, const float *images, int n, float *moments);
 /* The token ids that a caption is encoded from: ids[length], length = positions of the text encoder. */
 int train_encoder_tokens(TrainEncoder *e, const char *text, int32_t *ids);

@@ -140,7 +140,7 @@ static int look(Loop *l)
         return 0;
     if (values != s->param) {
         TRY(train_task_set_values(t, s, values));
-        TRY(nn_params_bind(t->params, t->g, t->ex));
+        TRY(train_task_bind(t));
     }
     if (valid)
         TRY(validate(l));

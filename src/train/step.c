@@ -32,7 +32,7 @@ static int collect_slots(TrainTask *t, TrainState *s)
 int train_step_init(TrainStep *p, TrainTask *task, TrainState *state)
 {
     *p = (TrainStep){.task = task, .state = state};
-    TRY(exec_create(&task->ex, task->plan));
+    TRY(train_task_executors(task));
     TRY(collect_slots(task, state));
     TRY(train_optimizer_init(&p->optimizer, task->conf, state));
     p->nset = task->conf->datasets.count + 1;
@@ -61,10 +61,8 @@ int train_step_sync(TrainStep *p)
 {
     TrainTask *t = p->task;
     TRY(train_task_set_values(t, p->state, p->state->param));
-    TRY(nn_params_bind(t->params, t->g, t->ex));
-    for (int j = 0; j < t->conf->micro_batch; j++)
-        p->loss[j] = 1.0f / (float)t->conf->batch;
-    return exec_write_f32(t->ex, t->seed, p->loss, t->conf->micro_batch);
+    TRY(train_task_bind(t));
+    return train_task_use(t, t->now);
 }
 
 static int micro_batch(TrainStep *p, int64_t position, int64_t *bad)
@@ -190,7 +188,7 @@ int train_step_run(TrainStep *p)
         TRY(train_task_set_values(t, s, s->param));
         if (t->limit)
             TRY(t->limit(t, s));
-        TRY(nn_params_bind(t->params, t->g, t->ex));
+        TRY(train_task_bind(t));
     }
     p->seconds[TRAIN_PHASE_UPDATE] += clock_now() - reduced;
     return train_state_push_step(s, loss, norm);

@@ -1,16 +1,21 @@
 #include "train/task.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/rng.h"
 #include "io/file.h"
 #include "train/optimizer.h"
 
 int train_task_open(TrainTask *t, int plan_only)
 {
     int rc = train_dataset_open(&t->data, t->conf);
+    rc = comm_agree(t->comm, rc);
+    if (rc >= 0 && (!plan_only || t->conf->bucket.enabled))
+        rc = train_dataset_scan(t->data, t->comm);
+    if (rc >= 0)
+        rc = train_dataset_make_buckets(t->data);
     if (rc >= 0)
         rc = nn_params_create(&t->params);
     if (rc >= 0)
@@ -26,25 +31,104 @@ int train_task_open(TrainTask *t, int plan_only)
     }
 }
 
+static TrainShape present(const TrainTask *t)
+{
+    return (TrainShape){t->g, t->plan, t->ex, t->loss, t->seed, t->wrt, t->grad};
+}
+
+static void set_present(TrainTask *t, const TrainShape *s)
+{
+    t->g = s->g;
+    t->plan = s->plan;
+    t->ex = s->ex;
+    t->loss = s->loss;
+    t->seed = s->seed;
+    t->wrt = s->wrt;
+    t->grad = s->grad;
+}
+
+static void shape_free(TrainShape *s)
+{
+    exec_destroy(s->ex);
+    plan_destroy(s->plan);
+    graph_destroy(s->g);
+    free(s->wrt);
+    free(s->grad);
+}
+
 void train_task_close(TrainTask *t)
 {
-    exec_destroy(t->ex);
-    plan_destroy(t->plan);
-    graph_destroy(t->g);
+    TrainShape now = present(t);
+    for (int k = 0; k < t->nshape; k++)
+        if (t->shape[k].g != now.g)
+            shape_free(&t->shape[k]);
+    shape_free(&now);
+    free(t->shape);
+    t->shape = NULL;
+    t->nshape = 0;
     nn_params_destroy(t->params);
     if (t->close)
         t->close(t);
     train_dataset_close(t->data);
     free(t->set);
     t->set = NULL;
-    free(t->wrt);
-    free(t->grad);
-    t->ex = NULL;
-    t->plan = NULL;
-    t->g = NULL;
+    set_present(t, &(TrainShape){.g = NULL});
     t->params = NULL;
     t->data = NULL;
-    t->wrt = t->grad = NULL;
+}
+
+int train_task_keep_shape(TrainTask *t, int *k)
+{
+    TrainShape *s = realloc(t->shape, (size_t)(t->nshape + 1) * sizeof *s);
+    if (!s)
+        return err_set(ERR_NOMEM, "training: out of memory");
+    t->shape = s;
+    *k = t->nshape++;
+    s[*k] = present(t);
+    set_present(t, &(TrainShape){.g = NULL});
+    t->now = -1;
+    return graph_create(&t->g, train_conf_dtype(t->conf));
+}
+
+/* The one with the largest arena owns it. */
+int train_task_executors(TrainTask *t)
+{
+    int big = 0;
+    if (!t->nshape)
+        return exec_create(&t->ex, t->plan);
+    for (int k = 1; k < t->nshape; k++)
+        if (plan_arena_bytes(t->shape[k].plan) > plan_arena_bytes(t->shape[big].plan))
+            big = k;
+    /* The owner goes last in train_task_close: shapes that borrow its arena do not touch it while they are destroyed. */
+    TRY(exec_create(&t->shape[big].ex, t->shape[big].plan));
+    for (int k = 0; k < t->nshape; k++)
+        if (k != big)
+            TRY(exec_create_within(&t->shape[k].ex, t->shape[k].plan, t->shape[big].ex));
+    set_present(t, &t->shape[t->now]);
+    return 0;
+}
+
+int train_task_bind(TrainTask *t)
+{
+    if (!t->nshape)
+        return nn_params_bind(t->params, t->g, t->ex);
+    for (int k = 0; k < t->nshape; k++)
+        TRY(nn_params_bind(t->params, t->shape[k].g, t->shape[k].ex));
+    return 0;
+}
+
+int train_task_use(TrainTask *t, int k)
+{
+    float seed[256];
+    if (t->nshape) {
+        set_present(t, &t->shape[k]);
+        t->now = k;
+    }
+    if (!t->ex)
+        return 0;
+    for (int j = 0; j < t->conf->micro_batch; j++)
+        seed[j] = 1.0f / (float)t->conf->batch;
+    return exec_write_f32(t->ex, t->seed, seed, t->conf->micro_batch);
 }
 
 int train_task_differentiate(TrainTask *t, NnCtx *nn, OpRef loss)
@@ -75,6 +159,8 @@ int train_task_differentiate(TrainTask *t, NnCtx *nn, OpRef loss)
 void train_task_bytes(const TrainTask *t, double *arena, double *params, double *state)
 {
     *arena = (double)plan_arena_bytes(t->plan);
+    for (int k = 0; k < t->nshape; k++)
+        *arena = fmax(*arena, (double)plan_arena_bytes(t->shape[k].plan));
     *params = (double)plan_param_bytes(t->plan);
     *state = 0;
     for (int i = 0; i < t->nwrt; i++) {
@@ -128,12 +214,6 @@ int train_task_set_values(TrainTask *t, const TrainState *s, const float *values
         nn_param_touch(p);
     }
     return 0;
-}
-
-const char *train_task_caption(TrainTask *t, int64_t item, int64_t position)
-{
-    float u = rng_uniform(rng_key(t->conf->seed, RNG_CAPTION, (uint64_t)position, 0), 0);
-    return u < t->conf->caption_dropout ? "" : train_dataset_item(t->data, item)->caption;
 }
 
 int train_task_images(TrainTask *t, int64_t position, float *nhwc, int64_t *items)

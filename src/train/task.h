@@ -13,6 +13,16 @@
 
 typedef struct TrainTask TrainTask;
 
+/* The training graph for images of one size. All of a task's have the same parameters in the same order. */
+typedef struct {
+    Graph *g;
+    Plan *plan;
+    Exec *ex;
+    OpRef loss;            /* [micro_batch] P */
+    OpRef seed;            /* [micro_batch] P: 1/batch */
+    OpRef *wrt, *grad;     /* trained parameters and their gradients, P */
+} TrainShape;
+
 struct TrainTask {
     /* set by the caller of train_task_open, borrowed */
     const TrainConf *conf;
@@ -30,6 +40,9 @@ struct TrainTask {
     int nwrt;
     Lora *adapter;         /* of task lora, the task's own; NULL */
     int32_t *set;          /* [micro_batch]: dataset of each sample of the last fill; NULL where the task does not say */
+    /* With buckets: g .. grad above are those of shape[now]; train_task_use changes it. NULL without. */
+    TrainShape *shape;
+    int nshape, now;
     char model_hash[HASH_HEX_SIZE]; /* rank 0: SHA-256 of the weight file that training starts from; "" for random weights */
     /* Inputs of the micro-batch whose first image has this global position (step * batch + j). */
     int (*fill)(TrainTask *t, int64_t position);
@@ -49,6 +62,13 @@ struct TrainTask {
 int train_task_open(TrainTask *t, int plan_only);
 void train_task_close(TrainTask *t);
 
+/* Makes the executors, which share one arena. */
+int train_task_executors(TrainTask *t);
+/* Binds the present values of the parameters to all executors. */
+int train_task_bind(TrainTask *t);
+/* The shape that the next fill, run and reading of gradients are about; writes its seed. */
+int train_task_use(TrainTask *t, int k);
+
 /* ---- for tasks ---- */
 int train_diffusion_open(TrainTask *t, int plan_only); /* lora, full */
 int train_vae_open(TrainTask *t, int plan_only);
@@ -65,8 +85,8 @@ int train_task_fits(const TrainTask *t);
 int train_task_spare(const TrainTask *t);
 /* Copies values (slot order of s) into the parameters and marks them changed. */
 int train_task_set_values(TrainTask *t, const TrainState *s, const float *values);
-/* The caption of an item at a position: empty for the dropped share. */
-const char *train_task_caption(TrainTask *t, int64_t item, int64_t position);
+/* Moves g .. grad into a new shape, whose place is *k, and leaves a graph to be built for another. */
+int train_task_keep_shape(TrainTask *t, int *k);
 /* micro_batch images of a position as floats -1..1, NHWC. items: their numbers (may be NULL). */
 int train_task_images(TrainTask *t, int64_t position, float *nhwc, int64_t *items);
 /* Saves the parameters under root to OUTPUT/<part>/<file> with the config.json of MODEL/<part>. */

@@ -37,6 +37,19 @@ make_data() {
     done
 }
 
+# kohya's folders with pictures of other shapes in them: cut from the sheets of the base set by the program itself.
+make_mixed_data() {
+    local n=0 f
+    mkdir -p "$TMP/mixed/2_sks sign" "$TMP/mixed/1_thing"
+    for f in "$ROOT"/datasets/stickman/*.png; do
+        cp "$f" "$TMP/mixed/2_sks sign/"
+        echo "a {red|blue|green} man, standing, alone, small" >"$TMP/mixed/2_sks sign/$(basename "${f%.png}").txt"
+    done
+    for f in "$ROOT"/tests/vectors/pictures/*; do
+        [ $((n += 1)) -le 8 ] && cp "$f" "$TMP/mixed/1_thing/"
+    done
+}
+
 make_config() { # [LINE...]: a config in $TMP/train.yaml for runs of about a second; a LINE replaces one with the same key
     cat >"$TMP/train.yaml" <<EOF
 model: $MODEL

@@ -45,8 +45,16 @@ static Job *job_make(const char *name, int count)
     comm_init_self(&j->comm);
     for (int i = 0; i < count; i++)
         set_value(j, i, i);
-    j->spec = (TrainCacheSpec){path, "rows", count, ROW, (const uint8_t(*)[HASH_SIZE])j->key, 4, compute, j};
+    j->spec = (TrainCacheSpec){path, "rows", count, ROW, (const uint8_t(*)[HASH_SIZE])j->key, 4, 0, compute, j};
     return j;
+}
+
+/* The file that a lone rank made first. */
+static const char *part_of(const Job *j)
+{
+    static char path[300];
+    snprintf(path, sizeof path, "%s.r0-0.h5", j->spec.path);
+    return path;
 }
 
 /* Opens, checks every row, closes; returns how many rows were computed. */
@@ -68,7 +76,7 @@ static int use(Job *j)
 static void test_train_cache__hits(void **state)
 {
     (void)state;
-    Job *j = job_make("hits.h5", 23);
+    Job *j = job_make("hits", 23);
     assert_int_equal(use(j), 23);
     assert_int_equal(use(j), 0);
     free(j);
@@ -77,7 +85,7 @@ static void test_train_cache__hits(void **state)
 static void test_train_cache__changed_entries_only(void **state)
 {
     (void)state;
-    Job *j = job_make("changed.h5", 23);
+    Job *j = job_make("changed", 23);
     use(j);
     set_value(j, 7, 1000);
     set_value(j, 21, 1001);
@@ -94,7 +102,7 @@ static void test_train_cache__changed_entries_only(void **state)
 static void test_train_cache__equal_entries_once(void **state)
 {
     (void)state;
-    Job *j = job_make("equal.h5", 30);
+    Job *j = job_make("equal", 30);
     for (int i = 0; i < 30; i++)
         set_value(j, i, i % 4);
     assert_int_equal(use(j), 4);
@@ -105,7 +113,7 @@ static void test_train_cache__equal_entries_once(void **state)
 static void test_train_cache__many(void **state)
 {
     (void)state;
-    Job *j = job_make("many.h5", MAX);
+    Job *j = job_make("many", MAX);
     for (int i = 0; i < MAX; i++)
         set_value(j, i, (int64_t)i * 7919 % MAX);
     j->spec.batch = 64;
@@ -126,14 +134,19 @@ static void damage(const char *path, long offset, const char *bytes, size_t n)
 static void test_train_cache__damaged(void **state)
 {
     (void)state;
-    Job *j = job_make("damaged.h5", 23);
-    use(j);
-    put_text("damaged.h5", "no HDF5");
-    assert_int_equal(use(j), 23);
+    Job *j = job_make("damaged", 23);
+    char name[300];
     int64_t size;
-    OK(io_file_size(&size, j->spec.path));
-    assert_int_equal(truncate(j->spec.path, size / 2), 0);
+    use(j);
+    OK(io_file_write(part_of(j), "no HDF5", 7));
+    assert_int_equal(use(j), 23); /* into another file */
+    OK(io_file_remove(part_of(j)));
+    assert_int_equal(use(j), 0);
+    snprintf(name, sizeof name, "%s.r0-1.h5", j->spec.path);
+    OK(io_file_size(&size, name));
+    assert_int_equal(truncate(name, size / 2), 0);
     assert_int_equal(use(j), 23);
+    assert_true(io_file_exists(part_of(j)));
     /* a byte among the rows: found by the checksum of the chunk */
     char *data, want[ROW * 4];
     size_t n;
@@ -141,10 +154,10 @@ static void test_train_cache__damaged(void **state)
     for (int k = 0; k < ROW; k++)
         row[k] = (float)(11 * 10 + k);
     memcpy(want, row, sizeof want);
-    OK(io_file_read(&data, &n, j->spec.path, 1 << 20));
+    OK(io_file_read(&data, &n, part_of(j), 1 << 20));
     char *hit = memmem(data, n, want, sizeof want);
     assert_non_null(hit);
-    damage(j->spec.path, hit - data, "\x7f", 1);
+    damage(part_of(j), hit - data, "\x7f", 1);
     free(data);
     assert_int_equal(use(j), 23);
     assert_int_equal(use(j), 0);
@@ -154,12 +167,12 @@ static void test_train_cache__damaged(void **state)
 static void test_train_cache__rows_of_another_size(void **state)
 {
     (void)state;
-    Job *j = job_make("size.h5", 5);
+    Job *j = job_make("size", 5);
     IoH5 *f;
     const int64_t dim[] = {3, 9}, key[] = {3, HASH_SIZE};
     float rows[27] = {0};
     uint8_t keys[3 * HASH_SIZE] = {0};
-    OK(io_h5_create(&f, j->spec.path));
+    OK(io_h5_create(&f, part_of(j)));
     OK(io_h5_write(f, "row", DTYPE_F32, 2, dim, rows, NULL));
     OK(io_h5_write(f, "key", DTYPE_U8, 2, key, keys, NULL));
     OK(io_h5_commit(&f));
@@ -167,15 +180,15 @@ static void test_train_cache__rows_of_another_size(void **state)
     free(j);
 }
 
-/* An error of one row: nothing is written under the final name, an older file stays. */
+/* An error of one row: the rounds before it are kept, an older file stays. */
 static void test_train_cache__compute_fails(void **state)
 {
     (void)state;
-    Job *j = job_make("fails.h5", 23);
+    Job *j = job_make("fails", 23);
     TrainCache *c;
     j->fail_at = 3;
     FAILS(train_cache_open(&c, &j->spec, &j->comm), ERR_FORMAT, "d/x.png: broken");
-    assert_false(io_file_exists(j->spec.path));
+    assert_false(io_file_exists(part_of(j)));
     j->fail_at = 0;
     j->spec.count = 8;
     use(j);
@@ -192,9 +205,28 @@ static void test_train_cache__compute_fails(void **state)
 static void test_train_cache__no_folder(void **state)
 {
     (void)state;
-    Job *j = job_make("no/such/folder.h5", 3);
+    Job *j = job_make("no/such/folder", 3);
     TrainCache *c;
     FAILS(train_cache_open(&c, &j->spec, &j->comm), ERR_NOTFOUND, "no/such");
+    free(j);
+}
+
+/* A save of another run that was killed: its rows are there after the replay, or it is passed over; never wrong rows. Files of other
+ * names do not count. */
+static void test_train_cache__other_files(void **state)
+{
+    (void)state;
+    Job *j = job_make("others", 40);
+    j->spec.count = 20;
+    assert_int_equal(use(j), 20);
+    j->spec.count = 40;
+    assert_int_equal(use(j), 20); /* a second file */
+    put_text("others-2.r0-0.h5", "text");
+    put_text("others.txt", "text");
+    put_text("others.r0-0.h5.journal", "ATLJRNL1 cut off");
+    assert_int_equal(use(j), 0);
+    j->spec.per_node = 1;
+    assert_int_equal(use(j), 0);
     free(j);
 }
 
@@ -202,17 +234,16 @@ static void test_train_cache__no_folder(void **state)
 static void test_train_cache__signal_keeps_rows(void **state)
 {
     (void)state;
-    Job *j = job_make("signal.h5", 23);
+    Job *j = job_make("signal", 100);
     TrainCache *c;
     OK(signal_install());
     j->stop_at = 3;
     FAILS(train_cache_open(&c, &j->spec, &j->comm), ERR_STOPPED, "stopped by SIGTERM");
-    assert_int_equal(j->computed, 12);
+    assert_int_equal(j->computed, 32); /* a round of eight batches */
     j->stop_at = 0;
-    j->spec.count = 23;
     j->computed = 0;
     FAILS(train_cache_open(&c, &j->spec, &j->comm), ERR_STOPPED, "stopped by SIGTERM");
-    assert_int_equal(j->computed, 4); /* goes on where it stopped */
+    assert_int_equal(j->computed, 32); /* goes on where it stopped */
     free(j);
 }
 
@@ -227,6 +258,7 @@ int main(void)
         cmocka_unit_test(test_train_cache__rows_of_another_size),
         cmocka_unit_test(test_train_cache__compute_fails),
         cmocka_unit_test(test_train_cache__no_folder),
+        cmocka_unit_test(test_train_cache__other_files),
         cmocka_unit_test(test_train_cache__signal_keeps_rows),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);

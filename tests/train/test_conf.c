@@ -133,7 +133,7 @@ static void test_train_conf__bounds(void **state)
     fails("steps=0", ERR_RANGE, "steps");
     fails("lora.targets=[]", ERR_RANGE, "lora.targets");
     fails("lora.ranc=4", ERR_NOTFOUND, "rank");
-    fails("datasets=[{path: d, repeats: 0}]", ERR_RANGE, "repeats");
+    fails("datasets=[{path: d, repeats: -1}]", ERR_RANGE, "repeats");
     fails("optimizer.lr=nan", ERR_FORMAT, "optimizer.lr");
 }
 

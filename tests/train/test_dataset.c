@@ -140,9 +140,134 @@ static void test_train_dataset__jsonl(void **state)
     put_text("list/bad.jsonl", "\n{\"file_name\": \"x.png\"}\n");
     set_fails("list/bad.jsonl", ERR_NOTFOUND, "bad.jsonl:2: no such image");
     put_text("list/bad.jsonl", "{\"text\": \"x\"}\n");
-    set_fails("list/bad.jsonl", ERR_FORMAT, "bad.jsonl:1: no file_name or image");
+    set_fails("list/bad.jsonl", ERR_FORMAT, "bad.jsonl:1: no file_name, image or image_path");
     put_text("list/bad.jsonl", "\n\n");
     set_fails("list/bad.jsonl", ERR_NOTFOUND, "hold no images");
+}
+
+/* kohya's folders: "N_class tokens" below a folder; captions before class tokens; the settings before the name. */
+static void test_train_dataset__kohya_folders(void **state)
+{
+    (void)state;
+    Set s;
+    StrBuf b;
+    OK(io_dir_make(at("kohya/10_sks dog")));
+    OK(io_dir_make(at("kohya/3_my_cat")));
+    OK(io_dir_make(at("kohya/other")));
+    put_image("kohya/10_sks dog/a.png", 8, 8, 1);
+    put_image("kohya/10_sks dog/b.png", 8, 8, 2);
+    put_text("kohya/10_sks dog/b.txt", "\xef\xbb\xbf a line \r\n\r\n another\r\n");
+    put_image("kohya/3_my_cat/c.png", 8, 8, 3);
+    put_image("kohya/other/d.png", 8, 8, 4);
+    set_open(&s, "kohya", "", NULL);
+    assert_int_equal(train_dataset_count(s.d), 3);
+    assert_int_equal(train_dataset_epoch(s.d), 23);
+    caption_is(&s, 0, "a.png", "sks dog");
+    caption_is(&s, 1, "b.png", "a line\nanother");
+    caption_is(&s, 2, "c.png", "my_cat");
+    assert_int_equal(train_dataset_subsets(s.d), 2);
+    assert_int_equal(train_dataset_subset(s.d, 0)->entries, 20);
+    str_init(&b);
+    OK(train_dataset_caption(s.d, 1, 0, -1, &b));
+    assert_string_equal(b.data, "a line");
+    str_deinit(&b);
+    set_close(&s);
+    set_open(&s, "kohya", ", repeats: 2, caption: thing", NULL);
+    assert_int_equal(train_dataset_epoch(s.d), 6);
+    caption_is(&s, 2, "c.png", "thing");
+    set_close(&s);
+    set_open(&s, "kohya/3_my_cat", "", NULL);
+    assert_int_equal(train_dataset_epoch(s.d), 3);
+    set_close(&s);
+}
+
+/* As kohya counts them: as many as the others, first each with its repeats, then one by one; the rest is not used. */
+static void test_train_dataset__regularisation(void **state)
+{
+    (void)state;
+    Set s;
+    char text[600];
+    int n[9] = {0};
+    make_folder("subject");
+    make_folder("class");
+    snprintf(text, sizeof text, "datasets=[{path: %s, repeats: 3, is_reg: true, weight: 2}, {path: %s, repeats: 4}]", at("class"), at("subject"));
+    const char *const more[] = {"prior_weight=0.5", NULL};
+    OK(try_open(&s, text, more));
+    assert_int_equal(train_dataset_epoch(s.d), 40); /* 5 x 4, then 5 x 3 and 5 more */
+    set_close(&s);
+    snprintf(text, sizeof text, "datasets=[{path: %s, is_reg: true}, {path: %s, repeats: 3}, {path: %s, is_reg: true}]", at("class"),
+             at("subject"), at("class"));
+    OK(try_open(&s, text, more));
+    assert_int_equal(train_dataset_epoch(s.d), 30);
+    for (int64_t e = 0; e < 30; e++)
+        n[train_dataset_entry(s.d, e) / 5]++;
+    assert_int_equal(n[1], 15);
+    assert_int_equal(n[0], 10);
+    assert_int_equal(n[2], 5);
+    assert_true(train_dataset_item(s.d, 0)->weight == 0.5f && train_dataset_item(s.d, 5)->weight == 1);
+    set_close(&s);
+    snprintf(text, sizeof text, "datasets=[{path: %s, is_reg: true}]", at("class"));
+    FAILS(try_open(&s, text, NULL), ERR_NOTFOUND, "all datasets are regularisation images");
+    train_conf_deinit(&s.c);
+}
+
+static void test_train_dataset__kohya_metadata(void **state)
+{
+    (void)state;
+    Set s;
+    make_folder("meta");
+    put_text("meta.json", "{\"zebra\": {\"caption\": \"a zebra\", \"tags\": \"x, y\", \"train_resolution\": [8, 8]},"
+                          " \"a.png\": {\"tags\": \"only tags\"}, \"cat.png\": {\"caption\": \"one\\ntwo\", \"tags\": \"t\"}, \"b.PNG\": {}}");
+    char keys[400];
+    snprintf(keys, sizeof keys, ", images: %s", at("meta"));
+    set_open(&s, "meta.json", keys, NULL);
+    assert_int_equal(train_dataset_count(s.d), 4);
+    caption_is(&s, 0, "zebra.png", "a zebra,x, y");
+    caption_is(&s, 1, "a.png", "only tags");
+    caption_is(&s, 2, "cat.png", "one\ntwo,t");
+    caption_is(&s, 3, "b.PNG", "caption of b");
+    set_close(&s);
+    strcat(keys, ", wildcards: true");
+    set_open(&s, "meta.json", keys, NULL);
+    caption_is(&s, 2, "cat.png", "one,t\ntwo,t");
+    set_close(&s);
+    put_text("bad.json", "[]");
+    set_fails("bad.json", ERR_FORMAT, "bad.json: expected an object with a key for every image");
+    put_text("bad.json", "{\"x\": 5}");
+    set_fails("bad.json", ERR_FORMAT, "bad.json: 'x': expected an object");
+    put_text("bad.json", "{\"x\": {\"caption\": \"a\"}}");
+    set_fails("bad.json", ERR_NOTFOUND, "bad.json: 'x': no such image");
+    put_text("bad.json", "{\"x\": {\"caption\": 1}}");
+    set_fails("bad.json", ERR_FORMAT, "'x': key 'caption': expected a string");
+    put_text("bad.json", "{\"x\": {\n\"caption\" 1}}");
+    set_fails("bad.json", ERR_FORMAT, "bad.json:2: ");
+}
+
+/* Shares of dropped captions, of the run and of a dataset's own; whole epochs without captions. */
+static void test_train_dataset__caption_dropout(void **state)
+{
+    (void)state;
+    Set s;
+    StrBuf b;
+    make_folder("drop");
+    const char *const run[] = {"caption_dropout=0.5", NULL};
+    const struct {
+        const char *keys;
+        int lo, hi;
+    } cases[] = {{"", 900, 1100}, {", caption_dropout: 0", 0, 0}, {", caption_dropout: 0.1", 140, 260},
+                 {", caption_dropout: 0, caption_dropout_every: 4", 500, 500}};
+    str_init(&b);
+    for (int k = 0; k < 4; k++) {
+        int empty = 0;
+        set_open(&s, "drop", cases[k].keys, run);
+        for (int64_t p = 0; p < 2000; p++) {
+            OK(train_dataset_caption(s.d, 0, 1, p, &b));
+            empty += !b.len;
+        }
+        assert_in_range(empty, cases[k].lo, cases[k].hi);
+        set_close(&s);
+    }
+    str_deinit(&b);
 }
 
 static void test_train_dataset__csv(void **state)
@@ -233,7 +358,7 @@ static void test_train_dataset__several_and_missing(void **state)
     set_close(&s);
     set_fails("nothing", ERR_NOTFOUND, "nothing: no such dataset");
     put_text("list.txt", "x");
-    set_fails("list.txt", ERR_FORMAT, "expected a folder, .jsonl, .csv or .h5");
+    set_fails("list.txt", ERR_FORMAT, "expected a folder, .jsonl, .json, .csv or .h5");
     OK(io_dir_make(at("empty")));
     set_fails("empty", ERR_NOTFOUND, "no images");
     put_image("latin.png", 2, 2, 0);
@@ -410,6 +535,10 @@ int main(void)
         cmocka_unit_test(test_train_dataset__folder),
         cmocka_unit_test(test_train_dataset__order_of_names),
         cmocka_unit_test(test_train_dataset__jsonl),
+        cmocka_unit_test(test_train_dataset__kohya_folders),
+        cmocka_unit_test(test_train_dataset__regularisation),
+        cmocka_unit_test(test_train_dataset__kohya_metadata),
+        cmocka_unit_test(test_train_dataset__caption_dropout),
         cmocka_unit_test(test_train_dataset__csv),
         cmocka_unit_test(test_train_dataset__pack),
         cmocka_unit_test(test_train_dataset__several_and_missing),
