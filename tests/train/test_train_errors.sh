@@ -134,7 +134,7 @@ begin
 echo x >"$TMP/case/file"
 expect "output below a file" 1 "file" output=file/out
 case_ "another learning rate" 1 "step-00000010.h5 was made with '.*lr: .*' but the config says '.*lr: 0.5'" optimizer.lr=0.5
-case_ "other datasets" 1 "step-00000010.h5 was made with .*repeats: 1" 'datasets=[{path: ../data, repeats: 2}]'
+case_ "other datasets" 1 "step-00000010.h5 was made with .*repeats: 0" 'datasets=[{path: ../data, repeats: 2}]'
 begin
 mv "$TMP/data" "$TMP/data.away"
 cp -r "$TMP/data.away" "$TMP/data"
