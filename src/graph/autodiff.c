@@ -12,7 +12,7 @@ typedef struct {
     uint8_t *need;      /* depends on one of wrt */
     OpRef *grad;        /* accumulated gradient of each forward tensor */
     OpRef *map;
-    int recompute;
+    const uint8_t *recompute; /* by segment - 1; NULL: none */
 } Diff;
 
 static int diff_accumulate(Diff *d, OpRef t, OpRef grad)
@@ -99,8 +99,8 @@ static int diff_node(Diff *d, int i)
 static int diff_run(Diff *d)
 {
     for (int i = d->nforward - 1; i >= 0; i--) {
-        int seg = d->recompute ? d->g->nodes[i].segment : 0;
-        if (!seg) {
+        int seg = d->g->nodes[i].segment;
+        if (!seg || !d->recompute || !d->recompute[seg - 1]) {
             TRY(diff_node(d, i));
             continue;
         }
@@ -118,6 +118,19 @@ static int diff_run(Diff *d)
 }
 
 int graph_backward(Graph *g, OpRef y, OpRef seed, const OpRef *wrt, int n, OpRef *grads, int recompute)
+{
+    size_t count = (size_t)graph_segment_count(g) + 1;
+    uint8_t *all = recompute ? malloc(count) : NULL;
+    if (recompute && !all)
+        return err_set(ERR_NOMEM, "graph: out of memory");
+    if (all)
+        memset(all, 1, count);
+    int rc = graph_backward_some(g, y, seed, wrt, n, grads, all);
+    free(all);
+    return rc;
+}
+
+int graph_backward_some(Graph *g, OpRef y, OpRef seed, const OpRef *wrt, int n, OpRef *grads, const uint8_t *recompute)
 {
     for (int i = 0; i < n; i++)
         grads[i] = OP_NONE;

@@ -251,3 +251,38 @@ const Meta *graph_meta(const Graph *g, OpRef t)
 {
     return &g->tensors[t].meta;
 }
+
+int graph_segment_count(const Graph *g)
+{
+    return g->nsegment;
+}
+
+int graph_copy(Graph **out, const Graph *g)
+{
+    Graph *c;
+    TRY(graph_status(g));
+    TRY(graph_create(&c, g->compute));
+    free(c->tensors);
+    free(c->nodes);
+    c->tensors = malloc(((size_t)g->ntensor + 1) * sizeof *c->tensors);
+    c->nodes = malloc(((size_t)g->nnode + 1) * sizeof *c->nodes);
+    int ok = c->tensors && c->nodes;
+    for (int i = 0; ok && i < g->ntensor; i++) {
+        c->tensors[i] = g->tensors[i];
+        c->tensors[i].name = NULL;
+        c->ntensor = i + 1;
+        ok = !g->tensors[i].name || (c->tensors[i].name = strdup(g->tensors[i].name));
+    }
+    if (!ok) {
+        graph_destroy(c);
+        return err_set(ERR_NOMEM, "graph: out of memory");
+    }
+    c->tensor_cap = g->ntensor + 1;
+    c->node_cap = g->nnode + 1;
+    memcpy(c->nodes, g->nodes, (size_t)g->nnode * sizeof *c->nodes);
+    c->nnode = g->nnode;
+    c->segment = g->segment;
+    c->nsegment = g->nsegment;
+    *out = c;
+    return 0;
+}

@@ -79,6 +79,12 @@ const Meta *graph_meta(const Graph *g, OpRef t);
  * loss[n]). grads[i] receives the gradient of wrt[i] (OP_NONE where y does not depend on it). wrt may be inputs, parameters or
  * activations. recompute: honour segments. Reference: Griewank & Walther, Evaluating Derivatives, ch. 3. */
 int graph_backward(Graph *g, OpRef y, OpRef seed, const OpRef *wrt, int n, OpRef *grads, int recompute);
+/* The same where only the segments k with recompute[k - 1] are honoured, k = 1..graph_segment_count; NULL: none. */
+int graph_backward_some(Graph *g, OpRef y, OpRef seed, const OpRef *wrt, int n, OpRef *grads, const uint8_t *recompute);
+/* Segments are numbered from 1 in the order of their begin. */
+int graph_segment_count(const Graph *g);
+/* A copy with the same OpRefs, to be differentiated in another way. *out is the caller's. */
+int graph_copy(Graph **out, const Graph *g);
 
 /* Removes nodes that no output needs; fuses additions into the residual input of linear and conv nodes. Call once, last. */
 int graph_optimize(Graph *g);

@@ -258,6 +258,8 @@ int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result)
     if (rc >= 0 && comm->rank == 0)
         log_info("%lld trained values, %d images per step on %d rank%s, arena %.1f MiB per rank", (long long)l.state.n, c->batch,
                  comm->size, comm->size > 1 ? "s" : "", (double)plan_arena_bytes(l.task.plan) / (1 << 20));
+    if (rc >= 0 && comm->rank == 0 && l.task.recomputed)
+        log_info("%s", l.task.recomputed);
     if (rc >= 0)
         rc = run_steps(&l, result);
     if (rc >= 0)
@@ -297,6 +299,8 @@ int train_plan_print(const TrainConf *c, Backend *be)
                plan_node_count(t.plan));
         printf("parameters      %.1f MiB (frozen ones stay mapped from the file where the dtype allows)\n", params / mib);
         printf("optimizer       %.1f MiB\n", state / mib);
+        if (t.recomputed)
+            printf("%s\n", t.recomputed);
         printf("peak per rank   %.1f MiB\n", (arena + params + state) / mib);
     }
     train_task_close(&t);

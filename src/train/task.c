@@ -70,6 +70,8 @@ void train_task_close(TrainTask *t)
     if (t->close)
         t->close(t);
     train_dataset_close(t->data);
+    free(t->recomputed);
+    t->recomputed = NULL;
     free(t->set);
     t->set = NULL;
     set_present(t, &(TrainShape){.g = NULL});
@@ -145,15 +147,7 @@ int train_task_differentiate(TrainTask *t, NnCtx *nn, OpRef loss)
     if (!t->wrt || !t->grad)
         return err_set(ERR_NOMEM, "training graph: out of memory");
     memcpy(t->wrt, nn->trained, (size_t)t->nwrt * sizeof *t->wrt);
-    TRY(graph_backward(t->g, loss, t->seed, t->wrt, t->nwrt, t->grad, t->conf->gradient_checkpointing));
-    graph_output(t->g, loss, "loss");
-    for (int i = 0; i < t->nwrt; i++) {
-        if (t->grad[i] < 0)
-            return err_set(ERR_NOTFOUND, "'%s' has no influence on the loss", graph_tensor(t->g, t->wrt[i])->name);
-        graph_output(t->g, t->grad[i], NULL);
-    }
-    TRY(graph_optimize(t->g));
-    return plan_create(&t->plan, t->g, t->be);
+    return train_task_make_plan(t);
 }
 
 void train_task_bytes(const TrainTask *t, double *arena, double *params, double *state)

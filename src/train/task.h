@@ -38,6 +38,7 @@ struct TrainTask {
     OpRef seed;            /* [micro_batch] P: 1/batch */
     OpRef *wrt, *grad;     /* trained parameters and their gradients, P */
     int nwrt;
+    char *recomputed;      /* what conf->memory made the plan recompute, as text; NULL without it */
     Lora *adapter;         /* of task lora, the task's own; NULL */
     int32_t *set;          /* [micro_batch]: dataset of each sample of the last fill; NULL where the task does not say */
     /* With buckets: g .. grad above are those of shape[now]; train_task_use changes it. NULL without. */
@@ -75,6 +76,8 @@ int train_vae_open(TrainTask *t, int plan_only);
 int train_clip_open(TrainTask *t, int plan_only);
 /* Seeds `loss`, differentiates with respect to nn->trained, makes the gradients outputs, optimizes and plans. */
 int train_task_differentiate(TrainTask *t, NnCtx *nn, OpRef loss);
+/* The part of it after the loss: with conf->memory as few segments are recomputed as keep a rank within it (recompute.c). */
+int train_task_make_plan(TrainTask *t);
 /* nn_params_load for a model part; what is trained becomes a copy of its own, the rest stays mapped (files must stay open then). */
 int train_task_load(TrainTask *t, const char *root, IoSafetensors *files, NnNameFn names);
 /* Bytes of a rank: the arena, all parameters (frozen ones may stay mapped), sums and state of the optimizer. */
