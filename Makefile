@@ -1,7 +1,7 @@
 # Atelier. `make` builds ./atelier; `make demo` runs the main job; `make check` runs all tests. `make help` lists the rest.
 BUILD   ?= build/release
 CC      := gcc
-PKGS    := dnnl hdf5-serial libpng zlib libjpeg libwebp libwebpmux pangocairo yaml-0.1 jansson libcrypto libpcre2-8 libutf8proc
+PKGS    := dnnl hdf5-serial libcurl libpng zlib libjpeg libwebp libwebpmux pangocairo yaml-0.1 jansson libcrypto libpcre2-8 libutf8proc
 MPI_CFLAGS := $(shell mpicc --showme:compile 2>/dev/null)
 MPI_LIBS   := $(shell mpicc --showme:link 2>/dev/null)
 PKGS_OTHER := $(filter-out dnnl,$(PKGS))
@@ -38,7 +38,7 @@ ISA_base   := -DCPU_ISA=base -DCPU_ISA_LEVEL=0
 ISA_avx2   := -DCPU_ISA=avx2 -DCPU_ISA_LEVEL=1 -march=haswell
 ISA_avx512 := -DCPU_ISA=avx512 -DCPU_ISA_LEVEL=2 -march=skylake-avx512 -mprefer-vector-width=512
 
-.PHONY: FORCE registers all clean help check check-emu check-emu-san check-unit check-mpi check-cli check-fuzz check-peers asan ubsan lint format bench demo install-deps base
+.PHONY: FORCE registers all clean help check check-emu check-emu-san check-unit check-mpi check-cli check-slurm check-cloud check-fuzz check-peers asan ubsan lint format bench demo install-deps base
 all: atelier
 
 help:
@@ -177,7 +177,7 @@ FUZZ_SECONDS ?= 3
 check: install-deps ## build and run all tests; the last line counts them
 	@rm -f build/tally; mkdir -p build
 	@export TEST_TALLY=$(CURDIR)/build/tally; rc=0; \
-	for t in atelier check-unit check-mpi check-cli check-emu check-fuzz lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
+	for t in atelier check-unit check-mpi check-cli check-emu check-fuzz check-slurm check-cloud lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
 	awk '{p += $$1; f += $$2; s += $$3} END {printf "%d passed, %d failed%s\n", p, f, s ? ", " s " skipped" : ""}' build/tally; exit $$rc
 
 check-unit: $(UNIT_TESTS) ## tests of one process
@@ -188,6 +188,19 @@ check-mpi: $(MPI_TESTS) ## collective tests on 1, 2 and 4 ranks
 
 check-cli: atelier ## whole runs of ./atelier: training, sweeps, resume, bad input
 	@tests/run.sh $(CLI_TESTS)
+
+SLURM_APT := slurmctld slurmd slurm-client munge
+check-slurm: atelier ## jobs on a real Slurm on this machine (installs it; needs root)
+	@[ "$$(id -u)" != 0 ] || tests/deps.sh $(SLURM_APT)
+	@tests/run.sh tests/slurm/sbatch.sh tests/slurm/submit.sh
+
+check-cloud: atelier build/s3-venv/ready ## object storage, several hosts (root and Python packages; skips without)
+	@tests/run.sh $(wildcard tests/cloud/*.sh)
+
+build/s3-venv/ready:
+	@[ "$$(id -u)" != 0 ] || tests/deps.sh python3-venv iproute2
+	@mkdir -p build; python3 -m venv build/s3-venv && build/s3-venv/bin/pip install -q --disable-pip-version-check 'moto[server,s3]' boto3 || \
+	    echo "  no moto: tests of object storage are skipped"; touch $@
 
 check-fuzz: ## each parser on mutated input under ASan and UBSan, FUZZ_SECONDS each
 	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" fuzz-programs
@@ -219,7 +232,7 @@ bench: $(BENCHBIN) atelier ## speed and memory against diffusers where present
 
 # ---- the main job ------------------------------------------------------------------------------------------------------
 APT := gcc g++ make pkg-config libdnnl-dev libopenmpi-dev openmpi-bin libhdf5-dev libpng-dev libjpeg62-turbo-dev libwebp-dev libcairo2-dev libpango1.0-dev fonts-dejavu-core libyaml-dev \
-       libjansson-dev liblapacke-dev libssl-dev libpcre2-dev libutf8proc-dev libcmocka-dev python3 hdf5-tools
+       libjansson-dev liblapacke-dev libssl-dev libcurl4-openssl-dev libpcre2-dev libutf8proc-dev libcmocka-dev python3 hdf5-tools
 install-deps: ## Debian packages that are missing (apt)
 	@tests/deps.sh $(APT)
 

@@ -11,6 +11,10 @@ enum { CLI_OK = 0, CLI_ERROR = 1, CLI_USAGE = 2, CLI_STOPPED = 3 };
 int cli_train(int argc, char **argv); /* collective; src/cli/train.c */
 int cli_sweep(int argc, char **argv); /* collective */
 int cli_plan(int argc, char **argv);
+int cli_submit(int argc, char **argv);
+int cli_status(int argc, char **argv);
+int cli_push(int argc, char **argv);
+int cli_fetch(int argc, char **argv);
 int cli_sample(int argc, char **argv);
 int cli_reproduce(int argc, char **argv);
 int cli_export(int argc, char **argv);

@@ -16,7 +16,7 @@ static int cuda_create(Backend **out, int device, int local_rank, int threads)
     cuda_info(&info);
     if (device == DEVICE_AUTO && (!info.devices || info.why[0]))
         return cpu_backend_create(out, threads, CPU_ISA_AVX512);
-    return cuda_backend_create(out, local_rank);
+    return cuda_backend_create(out, info.devices > 0 ? local_rank % info.devices : local_rank); /* a launcher may show each rank its own only */
 }
 
 const char *device_describe(char *buf, size_t size)

@@ -82,9 +82,26 @@ static int add_batches(Plans *p, const SweepConf *c)
     return n ? add_batch(p, c, &first, n) : 0;
 }
 
+static void plans_deinit(Plans *p)
+{
+    render_close(p->render);
+    sweep_grid_deinit(&p->grid);
+    free(p->kind);
+}
+
+static size_t peak_bytes(const Plans *p)
+{
+    size_t peak = 0;
+    for (int i = 0; i < p->nkind; i++)
+        peak = p->kind[i].plan.peak > peak ? p->kind[i].plan.peak : peak;
+    return peak;
+}
+
+/* plans_deinit in every case. */
 static int make_plans(Plans *p, const SweepConf *c, int threads)
 {
     RenderConf conf;
+    memset(p, 0, sizeof *p);
     TRY(sweep_grid_init(&p->grid, c));
     TRY(sweep_sheet_check(&p->grid, &c->sheet));
     sweep_conf_render(c, &conf);
@@ -185,7 +202,7 @@ static void kind_text(const Kind *k, StrBuf *out)
 
 static int plan_text(const Plans *p, const SweepConf *c, int threads, StrBuf *out)
 {
-    size_t peak = 0;
+    size_t peak = peak_bytes(p);
     str_add_format(out, "%s: %lld images", c->output, (long long)p->grid.count);
     for (int i = 0; i < p->grid.naxes; i++)
         str_add_format(out, "%s%s %lld", i ? " x " : " = ", p->grid.axis[i].name, (long long)p->grid.axis[i].count);
@@ -193,10 +210,8 @@ static int plan_text(const Plans *p, const SweepConf *c, int threads, StrBuf *ou
         str_add_format(out, ", less %lld that the conditions take out", (long long)(p->grid.product - p->grid.count));
     str_add_format(out, ", %lld batches\nmodel %s, %s, %s\n\n", (long long)p->batches, c->model, dtype_name(sweep_conf_dtype(c)),
                    render_backend(p->render));
-    for (int i = 0; i < p->nkind; i++) {
+    for (int i = 0; i < p->nkind; i++)
         kind_text(&p->kind[i], out);
-        peak = p->kind[i].plan.peak > peak ? p->kind[i].plan.peak : peak;
-    }
     if (p->left)
         str_add_format(out, "and %lld images of more kinds\n", (long long)p->left);
     str_add_format(out, "\nin all %.3f TFLOP; peak %zu bytes (%.1f MiB) per rank\n", p->flops * 1e-12, peak, (double)peak / 1048576);
@@ -207,12 +222,18 @@ static int plan_text(const Plans *p, const SweepConf *c, int threads, StrBuf *ou
 int sweep_plan_text(const SweepConf *c, int threads, StrBuf *out)
 {
     Plans p;
-    memset(&p, 0, sizeof p);
     int rc = make_plans(&p, c, threads);
     if (rc >= 0)
         rc = plan_text(&p, c, threads, out);
-    render_close(p.render);
-    sweep_grid_deinit(&p.grid);
-    free(p.kind);
+    plans_deinit(&p);
+    return rc;
+}
+
+int sweep_plan_need(const SweepConf *c, int threads, SweepNeed *out)
+{
+    Plans p;
+    int rc = make_plans(&p, c, threads);
+    *out = (SweepNeed){.images = p.grid.count, .peak = (double)peak_bytes(&p), .flops = p.flops};
+    plans_deinit(&p);
     return rc;
 }

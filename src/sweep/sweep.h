@@ -21,4 +21,11 @@ typedef struct {
 int sweep_run(const SweepConf *c, const SweepShard *shard, Comm *comm, int threads, SweepReport *report);
 /* What sweep_run would need: images, batches, work and memory, as text for people. */
 int sweep_plan_text(const SweepConf *c, int threads, StrBuf *out);
+/* The same as numbers: peak bytes of a rank, operations and images of the whole sweep. */
+typedef struct {
+    int64_t images;
+    double peak, flops;
+} SweepNeed;
+int sweep_plan_need(const SweepConf *c, int threads, SweepNeed *out);
+
 #endif

@@ -274,35 +274,46 @@ int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result)
     return rc;
 }
 
-int train_plan_print(const TrainConf *c, Backend *be)
+int train_plan(const TrainConf *c, Backend *be, TrainNeed *n)
 {
     Comm comm;
     comm_init_self(&comm);
     TrainTask t = {.conf = c, .comm = &comm, .be = be};
+    memset(n, 0, sizeof *n);
     int rc = train_task_open(&t, 1);
     if (rc >= 0) {
-        double mib = 1 << 20, n = 0, arena, params, state;
         for (int i = 0; i < t.nwrt; i++)
-            n += (double)shape_count(&graph_meta(t.g, t.wrt[i])->shape);
-        int class_images = 0;
-        train_task_bytes(&t, &arena, &params, &state);
-        if (train_dreambooth_missing(c, &class_images) >= 0 && class_images)
-            printf("class images    %d will be generated first and are not counted below\n", class_images);
-        printf("images          %lld, an epoch of %lld entries\n", (long long)train_dataset_count(t.data),
-               (long long)train_dataset_epoch(t.data));
-        printf("steps           %d of %d images (%.1f epochs), micro-batches of %d\n", c->steps, c->batch,
-               (double)c->steps * c->batch / (double)train_dataset_epoch(t.data), c->micro_batch);
-        printf("trained values  %.0f\n", n);
-        printf("work            %.1f GFLOP per image, %.3g PFLOP in all\n", graph_flops(t.g) / c->micro_batch * 1e-9,
-               graph_flops(t.g) / c->micro_batch * c->batch * c->steps * 1e-15);
-        printf("arena           %.1f MiB (live at once: %.1f MiB), %d ops\n", arena / mib, (double)plan_live_bytes(t.plan) / mib,
-               plan_node_count(t.plan));
-        printf("parameters      %.1f MiB (frozen ones stay mapped from the file where the dtype allows)\n", params / mib);
-        printf("optimizer       %.1f MiB\n", state / mib);
-        if (t.recomputed)
-            printf("%s\n", t.recomputed);
-        printf("peak per rank   %.1f MiB\n", (arena + params + state) / mib);
+            n->trained += (double)shape_count(&graph_meta(t.g, t.wrt[i])->shape);
+        train_task_bytes(&t, &n->arena, &n->params, &n->state);
+        n->images = train_dataset_count(t.data);
+        n->epoch = train_dataset_epoch(t.data);
+        n->flops_image = graph_flops(t.g) / c->micro_batch;
+        n->live = (double)plan_live_bytes(t.plan);
+        n->nodes = plan_node_count(t.plan);
+        snprintf(n->recomputed, sizeof n->recomputed, "%s", t.recomputed ? t.recomputed : "");
     }
     train_task_close(&t);
     return rc;
+}
+
+int train_plan_print(const TrainConf *c, Backend *be)
+{
+    TrainNeed n;
+    const double mib = 1 << 20, images = (double)c->steps * c->batch;
+    int class_images = 0;
+    TRY(train_plan(c, be, &n));
+    if (train_dreambooth_missing(c, &class_images) >= 0 && class_images)
+        printf("class images    %d will be generated first and are not counted below\n", class_images);
+    printf("images          %lld, an epoch of %lld entries\n", (long long)n.images, (long long)n.epoch);
+    printf("steps           %d of %d images (%.1f epochs), micro-batches of %d\n", c->steps, c->batch, images / (double)n.epoch,
+           c->micro_batch);
+    printf("trained values  %.0f\n", n.trained);
+    printf("work            %.1f GFLOP per image, %.3g PFLOP in all\n", n.flops_image * 1e-9, n.flops_image * images * 1e-15);
+    printf("arena           %.1f MiB (live at once: %.1f MiB), %d ops\n", n.arena / mib, n.live / mib, n.nodes);
+    printf("parameters      %.1f MiB (frozen ones stay mapped from the file where the dtype allows)\n", n.params / mib);
+    printf("optimizer       %.1f MiB\n", n.state / mib);
+    if (n.recomputed[0])
+        printf("%s\n", n.recomputed);
+    printf("peak per rank   %.1f MiB\n", (n.arena + n.params + n.state) / mib);
+    return 0;
 }

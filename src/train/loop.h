@@ -18,7 +18,17 @@ typedef struct {
 
 /* Collective. 0 when all steps are done, ERR_STOPPED after a signal (state saved), else an error agreed by all ranks. */
 int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result);
-/* Prints what a run will need: trained values, FLOPs per step, exact arena and parameter bytes, steps. Not collective. */
+/* What a run will need; bytes are of a rank. Not collective. */
+typedef struct {
+    int64_t images, epoch;
+    double trained;      /* values */
+    double flops_image;
+    double arena, live, params, state;
+    int nodes;           /* ops */
+    char recomputed[300]; /* a line for people; "": nothing is */
+} TrainNeed;
+int train_plan(const TrainConf *c, Backend *be, TrainNeed *n);
+/* The same as text for people. */
 int train_plan_print(const TrainConf *c, Backend *be);
 
 /* Metadata of a saved LoRA: ss_* as kohya's scripts write them, modelspec.*. */

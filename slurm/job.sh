@@ -1,0 +1,102 @@
+# What every job does; the .sbatch files beside this one read it, `atelier submit` puts it into the scripts it writes.
+# Set before: ATELIER COMMAND CONFIG OVERRIDES LAUNCHER MPI SETUP SCRATCH MAX_RESTARTS.
+set -u
+shopt -s extglob
+job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+say() { printf '%s job %s: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$job" "$*"; }
+eval "$SETUP"
+export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1} OMP_PROC_BIND=${OMP_PROC_BIND:-false}
+
+# ---- what ran where: the first lines of every log ----
+node_report() {
+    local gpus nics
+    gpus=$(command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null | sort | uniq -c | tr '\n' ';')
+    nics=$(for d in /sys/class/infiniband/* /sys/class/net/*; do
+        [ -e "$d" ] && [ "${d##*/}" != lo ] && printf '%s(%s) ' "${d##*/}" "$(cat "$d/speed" "$d"/ports/1/rate 2>/dev/null | head -n 1)"
+    done)
+    printf '%s: %s cores, %s MiB, GPUs %s [%s], network %s, kernel %s\n' "${SLURMD_NODENAME:-$(hostname)}" "$(nproc)" \
+        "$(awk '/MemTotal/ {print int($2 / 1024)}' /proc/meminfo)" "${gpus:-none}" "${CUDA_VISIBLE_DEVICES:-}" "${nics:-none}" "$(uname -r)"
+}
+report() {
+    say "start on ${SLURM_JOB_NODELIST:-?}: ${SLURM_NTASKS:-1} tasks on ${SLURM_JOB_NUM_NODES:-1} nodes, ${SLURM_CPUS_PER_TASK:-1} cores each," \
+        "restarts ${SLURM_RESTART_COUNT:-0}, partition ${SLURM_JOB_PARTITION:-?}"
+    export -f node_report
+    timeout 60 srun --overlap --mpi=none -N "${SLURM_JOB_NUM_NODES:-1}" -n "${SLURM_JOB_NUM_NODES:-1}" --ntasks-per-node=1 bash -c node_report 2>&1 |
+        sed 's/^/  /'
+    env -u SLURM_JOB_ID "$ATELIER" info 2>&1 | sed 's/^/  /'
+    env | grep -E '^(NCCL|UCX|OMPI_MCA|OMP|HDF5)_' | sort | sed 's/^/  /'
+}
+
+# ---- node-local scratch: files that may be lost ----
+# Training keeps its caches there on one node. On several, rank 0 fills them for all: they stay in the shared output folder.
+scratch_open() {
+    scratch=
+    [ -n "$SCRATCH" ] || return 0
+    scratch=$SCRATCH/atelier-$job
+    srun --overlap --mpi=none -N "${SLURM_JOB_NUM_NODES:-1}" -n "${SLURM_JOB_NUM_NODES:-1}" --ntasks-per-node=1 mkdir -p "$scratch" ||
+        { scratch=; say "no scratch in $SCRATCH"; return 0; }
+    export TMPDIR=$scratch CUDA_CACHE_PATH=$scratch/cuda
+    if [ "$COMMAND" = train ] && [ "${SLURM_JOB_NUM_NODES:-1}" = 1 ]; then OVERRIDES+=("cache=$scratch/cache"); fi
+}
+scratch_close() {
+    [ -z "$scratch" ] || timeout 60 srun --overlap --mpi=none -N "${SLURM_JOB_NUM_NODES:-1}" -n "${SLURM_JOB_NUM_NODES:-1}" \
+        --ntasks-per-node=1 rm -rf "$scratch"
+}
+
+# ---- the run: a warning stops it with all work saved, and the job goes back to the queue ----
+launch() {
+    case $LAUNCHER in
+    srun)
+        local stop=--kill-on-bad-exit=1
+        [ "$COMMAND" = sweep ] && stop=--kill-on-bad-exit=0 # the other ranks do the work of one that dies
+        exec srun --mpi="$MPI" $stop ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK} "$@"
+        ;;
+    mpirun) exec mpirun -np "$SLURM_NTASKS" --bind-to none "$@" ;;
+    none) exec "$@" ;;
+    *) say "LAUNCHER=$LAUNCHER: expected srun, mpirun or none"; exit 2 ;;
+    esac
+}
+warned=
+on_warning() {
+    warned=1
+    say "warned of the end: saving"
+    kill -USR1 "$pid" 2>/dev/null
+}
+run() {
+    launch "$@" &
+    pid=$!
+    trap on_warning USR1
+    trap 'kill -TERM "$pid" 2>/dev/null' TERM
+    while :; do
+        wait "$pid"
+        code=$?
+        kill -0 "$pid" 2>/dev/null || break
+    done
+    wait "$pid" 2>/dev/null # the real code, where a trap cut the wait above short
+    local last=$?
+    [ $last = 127 ] || code=$last
+}
+# A run that stopped because the scheduler takes the nodes away (and not because somebody cancelled it).
+preempted() {
+    case $(scontrol -o show job "$job" 2>/dev/null) in
+    *JobState=RUNNING*PreemptTime=None*) return 1 ;;
+    *JobState=RUNNING*PreemptTime=*) return 0 ;;
+    *) return 1 ;;
+    esac
+}
+
+report
+scratch_open
+run "$ATELIER" "$COMMAND" "$CONFIG" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
+say "$COMMAND ended with code $code"
+scratch_close
+if [ $code = 3 ] && { [ -n "$warned" ] || preempted; }; then
+    if [ "${SLURM_RESTART_COUNT:-0}" -ge "$MAX_RESTARTS" ]; then
+        say "restarted ${SLURM_RESTART_COUNT:-0} times already: giving up; submit again to continue"
+        exit 3
+    fi
+    say "back to the queue"
+    scontrol requeue "$job" && exit 0
+    say "could not be requeued; submit again to continue"
+fi
+exit $code

@@ -1,0 +1,110 @@
+# A real Slurm on this machine for tests: munged, slurmctld and several slurmd that stand for nodes with two fake GPUs each.
+# Everything is under $S; needs root. cluster_start N ... cluster_stop.
+cluster_start() {
+    local n=${1:-3} host i port=$((20000 + $$ % 1000 * 10)) # another cluster may be running here
+    host=$(hostname -s)
+    mkdir -p "$S"/{state,log,run/munge,etc,dev,munge}
+    chmod 755 "$S" "$S/run/munge"
+    chmod 700 "$S/munge"
+    head -c 1024 /dev/urandom >"$S/munge/key"
+    chmod 400 "$S/munge/key"
+    /usr/sbin/munged --force --key-file="$S/munge/key" --socket="$S/run/munge/sock" --pid-file="$S/run/munge/pid" --log-file="$S/munge/log" \
+        --seed-file="$S/munge/seed" --num-threads=2 || return 1
+    {
+        cat <<C
+ClusterName=t
+SlurmctldHost=$host(127.0.0.1)
+SlurmctldPort=$port
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket=$S/run/munge/sock,cred_expire=5
+CredType=cred/munge
+StateSaveLocation=$S/state
+SlurmdSpoolDir=$S/spool.%n
+SlurmctldPidFile=$S/run/slurmctld.pid
+SlurmdPidFile=$S/run/slurmd.%n.pid
+SlurmctldLogFile=$S/log/slurmctld.log
+SlurmdLogFile=$S/log/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SwitchType=switch/none
+MpiDefault=pmix
+TmpFS=$S/tmp.%n
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+GresTypes=gpu
+ReturnToService=2
+SlurmctldTimeout=30
+SlurmdTimeout=60
+InactiveLimit=0
+KillWait=5
+MinJobAge=600
+OverTimeLimit=0
+MailProg=/bin/true
+SlurmdParameters=config_overrides
+C
+        for i in $(seq 1 "$n"); do
+            echo "NodeName=node$i NodeAddr=127.0.0.1 NodeHostname=$host Port=$((port + i)) CPUs=4 Boards=1 SocketsPerBoard=1 CoresPerSocket=4 ThreadsPerCore=1 RealMemory=4000 Gres=gpu:2 State=UNKNOWN"
+        done
+        echo "PartitionName=gpu Nodes=node[1-$n] Default=YES MaxTime=2:00:00 State=UP OverSubscribe=NO PriorityTier=1 PreemptMode=REQUEUE GraceTime=20"
+        echo "PartitionName=urgent Nodes=node[1-$n] MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=10 PreemptMode=OFF"
+    } >"$S/etc/slurm.conf"
+    for i in 0 1; do mknod "$S/dev/gpu$i" c 1 3; done
+    echo "NodeName=node[1-$n] Name=gpu File=$S/dev/gpu[0-1]" >"$S/etc/gres.conf"
+    export SLURM_CONF=$S/etc/slurm.conf
+    /usr/sbin/slurmctld -f "$SLURM_CONF" || return 1
+    for i in $(seq 1 "$n"); do node_start "node$i" || return 1; done
+    for i in $(seq 100); do
+        [ "$(sinfo -h -N -p gpu -t idle -o %N 2>/dev/null | wc -l)" -eq "$n" ] && return 0
+        sleep 0.1
+    done
+    sinfo
+    return 1
+}
+node_start() {
+    mkdir -p "$S/spool.$1" "$S/tmp.$1"
+    /usr/sbin/slurmd -f "$SLURM_CONF" -N "$1"
+}
+# kill -9 of a node's daemon and of all that it started, then what a site's health check does.
+node_kill() {
+    local p list
+    list=$(cat "$S/run/slurmd.$1.pid")
+    for p in $(pgrep -f "slurmstepd: \[" 2>/dev/null); do
+        [ "$(readlink "/proc/$p/cwd")" = "$S/spool.$1" ] && list="$list $p $(descendants "$p")"
+    done
+    kill -9 $list 2>/dev/null
+    scontrol update NodeName="$1" State=DOWN Reason="killed by a test"
+}
+descendants() {
+    local c
+    for c in $(pgrep -P "$1"); do echo "$c"; descendants "$c"; done
+}
+cluster_stop() {
+    local p
+    scancel --state=RUNNING,PENDING -u "$(id -un)" 2>/dev/null
+    for p in $(cat "$S"/run/slurmd.*.pid "$S/run/slurmctld.pid" "$S/run/munge/pid" 2>/dev/null); do
+        kill "$p" 2>/dev/null
+        timeout 10 tail --pid="$p" -f /dev/null || kill -9 "$p" 2>/dev/null
+    done
+}
+job_state() { scontrol -o show job "$1" 2>/dev/null | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' | sort -u | tr '\n' ' '; }
+job_field() { scontrol -o show job "$1" | sed -n "s/.* $2=\([^ ]*\).*/\1/p" | head -n 1; }
+wait_state() { # JOB SECONDS STATE...: until its state is one of them
+    local job=$1 i s want
+    i=$(($2 * 5))
+    shift 2
+    while [ $((i -= 1)) -gt 0 ]; do
+        s=$(job_state "$job")
+        for want in "$@"; do [ "$s" = "$want " ] && return 0; done
+        sleep 0.2
+    done
+    echo "job $job is ${s:-gone}, not $*"
+    return 1
+}

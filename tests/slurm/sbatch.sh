@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# The scripts of slurm/ on a real Slurm: two nodes, preemption, cancelling, a dead node, arrays, dependent jobs. Every result is compared
+# with an undisturbed run of one process. Skips where Slurm is not installed (make check-slurm installs it).
+. tests/train/lib.sh
+for f in slurmctld slurmd munged; do
+    [ -x /usr/sbin/$f ] || { echo "skip slurm: $f is not installed (make check-slurm installs it)"; exit 0; }
+done
+[ "$(id -u)" = 0 ] || { echo "skip slurm: needs root"; exit 0; }
+. tests/slurm/cluster.sh
+S=$TMP/slurm
+trap 'cluster_stop; rm -rf "$TMP"' EXIT
+trap 'exit 1' TERM INT
+if ! cluster_start 3 >"$TMP/start.log" 2>&1; then
+    not_ok "slurm starts" "$(cat "$TMP/start.log" "$S"/log/*.log 2>/dev/null | tail -n 20)"
+    exit 1
+fi
+ok "slurm starts"
+export ATELIER=$BIN ATELIER_SLURM=$ROOT/slurm SCRATCH=
+make_data
+STEPS=60
+make_config "steps: $STEPS" "checkpoint: {every: 5, keep: 3}"
+straight calm
+
+# job NAME OPTION... -- ARGUMENT...: train.sbatch in $TMP/NAME; $id: its number
+job() {
+    local name=$1 options=()
+    shift
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1"); shift; done
+    mkdir -p "$TMP/$name"
+    id=$(cd "$TMP/$name" && sbatch --parsable --nodes=2 --ntasks-per-node=1 --cpus-per-task=1 --mem=500 --time=30 --output=log \
+        ${options[@]+"${options[@]}"} "$ROOT/slurm/train.sbatch" ../train.yaml "${@:2}")
+}
+wait_checkpoint() { # NAME
+    local i=300
+    while [ -z "$(last_checkpoint "$1")" ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
+    [ -n "$(last_checkpoint "$1")" ]
+}
+ended() { check "$1: ends" wait_state "$id" 90 COMPLETED; check "$1: same bytes" alike calm "$1"; }
+restarted() { # NAME N
+    check "$1: restart is logged" grep -q "restarts $2" "$TMP/$1/log"
+    check "$1: resumed" grep -q "resumed at step" "$TMP/$1/log"
+    check "$1: no temporary files stay" test -z "$(find "$TMP/$1/out" -name '*.tmp*')"
+}
+
+job two
+ended two
+check "two: two nodes" grep -q "2 tasks on 2 nodes" "$TMP/two/log"
+check "two: both nodes report" test "$(grep -c '^  node[0-9]: ' "$TMP/two/log")" -eq 2
+check "two: one GPU for a task" grep -q 'GPUs .*\[[01]\]' "$TMP/two/log"
+
+job pmpi --export=ALL,LAUNCHER=mpirun
+ended pmpi
+
+# The warning before the time limit.
+job warned
+wait_checkpoint warned
+scancel --signal=USR1 --batch "$id"
+ended warned
+restarted warned 1
+
+# Preempted by a partition of higher priority; goes on when that job is done.
+job preempt --nodes=3
+wait_checkpoint preempt
+urgent=$(sbatch --parsable -p urgent --nodes=3 --exclusive --mem=100 --output=/dev/null --wrap "sleep 1")
+check "preempt: the urgent job runs" wait_state "$urgent" 60 COMPLETED
+ended preempt
+restarted preempt 1
+
+# Cancelled: a clean checkpoint, and it stays cancelled.
+job cancel
+wait_checkpoint cancel
+scancel "$id"
+check "cancel: is cancelled" wait_state "$id" 30 CANCELLED
+sleep 1
+check "cancel: saved on the way" grep -q "stopped by SIGTERM after step" "$TMP/cancel/log"
+check "cancel: no temporary files stay" test -z "$(find "$TMP/cancel/out" -name '*.tmp*')"
+check "cancel: does not come back" test "$(job_state "$id")" = "CANCELLED "
+run cancel
+check "cancel: continued elsewhere, same bytes" alike calm cancel
+
+# A node dies.
+job dead
+wait_checkpoint dead
+node_kill "$(scontrol show hostnames "$(job_field "$id" NodeList)" | tail -n 1)"
+ended dead
+restarted dead 1
+for n in $(sinfo -h -N -t down -o %N | sort -u); do node_start "$n"; scontrol update NodeName="$n" State=RESUME; done 2>/dev/null
+
+# Shards as an array, then the join; everything in one chain of jobs.
+cat >"$TMP/sweep.yaml" <<E
+model: $MODEL
+output: run
+steps: 2
+size: [32, 24]
+batch: 2
+axes:
+  prompt: [a red fox, two cats]
+  seed: {count: 4}
+  lora: [none, {name: mine, path: out/lora.safetensors}]
+E
+mkdir -p "$TMP/pipe"
+sed 's|path: out|path: ../calm/out|' "$TMP/sweep.yaml" >"$TMP/ref.yaml"
+(cd "$TMP/pipe" && "$BIN" sweep ../ref.yaml output=ref) >"$TMP/ref.log" 2>&1 || not_ok "sweep: reference" "$(tail -n 3 "$TMP/ref.log")"
+(cd "$TMP/pipe" && SBATCH_OPTIONS="--cpus-per-task=1 --mem=500 --time=30" "$ROOT/slurm/pipeline.sh" ../train.yaml ../sweep.yaml 3) >"$TMP/pipe.log" 2>&1 ||
+    not_ok "pipeline: submits" "$(cat "$TMP/pipe.log")"
+last=$(sed -n 's/.*export \([0-9]*\)$/\1/p' "$TMP/pipe.log")
+check "pipeline: ends" wait_state "${last:-0}" 120 COMPLETED
+check "pipeline: training, same bytes" alike calm pipe
+check "pipeline: shards are joined" test -s "$TMP/pipe/run/run.h5" -a ! -e "$TMP/pipe/run/shards"
+pixels() { h5dump -d meta/pixels_sha256 "$1" | tail -n +2; }
+check "pipeline: same images as one run" cmp <(pixels "$TMP/pipe/ref/run.h5") <(pixels "$TMP/pipe/run/run.h5")
+check "pipeline: exported" test "$(find "$TMP/pipe/run/pictures" -name '*.png' | wc -l)" -eq 16
+finish
