@@ -38,7 +38,7 @@ ISA_base   := -DCPU_ISA=base -DCPU_ISA_LEVEL=0
 ISA_avx2   := -DCPU_ISA=avx2 -DCPU_ISA_LEVEL=1 -march=haswell
 ISA_avx512 := -DCPU_ISA=avx512 -DCPU_ISA_LEVEL=2 -march=skylake-avx512 -mprefer-vector-width=512
 
-.PHONY: FORCE registers all clean help check check-emu check-emu-san check-unit check-mpi check-cli check-slurm check-cloud check-fuzz check-peers asan ubsan lint format bench demo install-deps base
+.PHONY: FORCE registers all clean help check check-emu check-emu-san check-unit check-mpi check-cli check-slurm check-cloud check-package man install dist deb check-fuzz check-peers asan ubsan lint format bench demo install-deps base
 all: atelier
 
 help:
@@ -177,7 +177,7 @@ FUZZ_SECONDS ?= 3
 check: install-deps ## build and run all tests; the last line counts them
 	@rm -f build/tally; mkdir -p build
 	@export TEST_TALLY=$(CURDIR)/build/tally; rc=0; \
-	for t in atelier check-unit check-mpi check-cli check-emu check-fuzz check-slurm check-cloud lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
+	for t in atelier check-unit check-mpi check-cli check-emu check-fuzz check-slurm check-cloud check-package lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
 	awk '{p += $$1; f += $$2; s += $$3} END {printf "%d passed, %d failed%s\n", p, f, s ? ", " s " skipped" : ""}' build/tally; exit $$rc
 
 check-unit: $(UNIT_TESTS) ## tests of one process
@@ -199,7 +199,7 @@ check-cloud: atelier build/s3-venv/ready ## object storage, several hosts (root 
 
 build/s3-venv/ready:
 	@[ "$$(id -u)" != 0 ] || tests/deps.sh python3-venv iproute2
-	@mkdir -p build; python3 -m venv build/s3-venv && build/s3-venv/bin/pip install -q --disable-pip-version-check 'moto[server,s3]' boto3 || \
+	@mkdir -p build; python3 -m venv build/s3-venv && build/s3-venv/bin/pip install -q --disable-pip-version-check 'moto[server,s3]' boto3 kubernetes-validate || \
 	    echo "  no moto: tests of object storage are skipped"; touch $@
 
 check-fuzz: ## each parser on mutated input under ASan and UBSan, FUZZ_SECONDS each
@@ -245,6 +245,41 @@ base: install-deps ## build the art set and train the base model from nothing (h
 	@tests/deps.sh $(BASE_APT)
 	@$(MAKE) --no-print-directory atelier
 	@configs/base/train.sh
+
+# ---- installing and packaging ------------------------------------------------------------------------------------------
+PREFIX  ?= /usr/local
+VERSION := $(shell sed -n 's/.*ATELIER_VERSION "\(.*\)".*/\1/p' src/base/version.h)
+SHARE   := $(DESTDIR)$(PREFIX)/share
+
+man: $(BUILD)/man/atelier.1 ## man pages, from the program's own help
+$(BUILD)/man/atelier.1: $(BUILD)/atelier packaging/man.sh
+	@packaging/man.sh $(BUILD)/atelier $(BUILD)/man
+
+install: atelier man ## into DESTDIR/PREFIX (/usr/local): program, job scripts, man pages, completion, module files
+	install -D -m 755 $(BUILD)/atelier $(DESTDIR)$(PREFIX)/bin/atelier
+	install -d $(SHARE)/man/man1 $(SHARE)/atelier/slurm $(SHARE)/atelier/cloud $(SHARE)/atelier/configs $(SHARE)/doc/atelier
+	for f in $(BUILD)/man/*.1; do gzip -9nc $$f > $(SHARE)/man/man1/$${f##*/}.gz; done
+	install -m 755 slurm/*.sbatch slurm/pipeline.sh $(SHARE)/atelier/slurm
+	install -m 644 slurm/job.sh $(SHARE)/atelier/slurm
+	install -m 755 cloud/*.sh $(SHARE)/atelier/cloud
+	install -m 644 configs/*.yaml $(SHARE)/atelier/configs
+	install -m 644 README.md docs/*.md $(SHARE)/doc/atelier
+	install -D -m 644 packaging/atelier.bash $(SHARE)/bash-completion/completions/atelier
+	install -d $(SHARE)/atelier/modulefiles
+	for f in lua tcl; do sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' packaging/atelier.$$f.in > $(SHARE)/atelier/modulefiles/$(VERSION).$$f; done
+
+dist: ## build/atelier-VERSION.tar.gz of the committed sources
+	@mkdir -p build
+	git archive --prefix=atelier-$(VERSION)/ HEAD | gzip -9n > build/atelier-$(VERSION).tar.gz
+	@echo build/atelier-$(VERSION).tar.gz
+
+DEB_APT := dpkg-dev debhelper fakeroot
+deb: ## a Debian package in build/deb
+	@tests/deps.sh $(APT) $(DEB_APT)
+	@packaging/deb.sh
+
+check-package: atelier ## make install and dist, the Debian package, man pages, completion, Kubernetes manifests, the image's steps
+	@tests/run.sh $(sort $(wildcard tests/package/*.sh))
 
 clean:
 	rm -rf build atelier

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "base/hash.h"
 #include "cli/cli.h"
 #include "io/file.h"
 #include "io/s3.h"
@@ -21,21 +20,6 @@ typedef struct {
     int64_t fetched;
 } Fetch;
 
-static int same(const Fetch *f, const char *name, const char *path)
-{
-    IoS3Info info;
-    int64_t size;
-    char hex[HASH_HEX_SIZE];
-    if (!io_file_exists(path))
-        return 0;
-    TRY(io_file_size(&size, path));
-    TRY(io_s3_head(&f->s3, f->bucket, name, &info));
-    if (size != info.size || !info.sha256[0])
-        return 0;
-    TRY(hash_file_hex(hex, path));
-    return strcmp(hex, info.sha256) == 0;
-}
-
 static int fetch_one(Fetch *f, const char *name, const char *folder)
 {
     char *path = NULL, *dir = NULL;
@@ -47,7 +31,7 @@ static int fetch_one(Fetch *f, const char *name, const char *folder)
     TRY_GOTO(io_path_join(&path, folder, below));
     TRY_GOTO(io_path_dir(&dir, path));
     TRY_GOTO(io_dir_make(dir));
-    TRY_GOTO(same(f, name, path));
+    TRY_GOTO(io_file_exists(path) ? io_s3_same(&f->s3, f->bucket, name, path) : 0);
     if (rc == 0) {
         TRY_GOTO(io_s3_get(&f->s3, f->bucket, name, path));
         f->fetched++;

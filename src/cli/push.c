@@ -8,7 +8,6 @@
 #include <time.h>
 
 #include "base/error.h"
-#include "base/hash.h"
 #include "base/log.h"
 #include "base/signal.h"
 #include "cli/cli.h"
@@ -80,20 +79,6 @@ static int in_the_middle(const char *full)
     return busy;
 }
 
-static int is_there(const Push *p, const char *name, const char *full, int64_t size)
-{
-    IoS3Info info;
-    char hex[HASH_HEX_SIZE];
-    int rc = io_s3_head(&p->s3, p->bucket, name, &info);
-    if (rc == ERR_NOTFOUND)
-        return 0;
-    TRY(rc);
-    if (info.size != size || !info.sha256[0])
-        return 0;
-    TRY(hash_file_hex(hex, full));
-    return strcmp(hex, info.sha256) == 0;
-}
-
 static int send_file(Push *p, const char *path, const char *full, const struct stat *st)
 {
     char *name;
@@ -103,7 +88,7 @@ static int send_file(Push *p, const char *path, const char *full, const struct s
     if (!p->last && in_the_middle(full))
         return 0;
     TRY(str_format(&name, "%s%s%s", p->prefix, p->prefix[0] ? "/" : "", path));
-    int rc = is_there(p, name, full, st->st_size), there = rc;
+    int rc = io_s3_same(&p->s3, p->bucket, name, full), there = rc;
     if (rc == 0)
         rc = io_s3_put(&p->s3, p->bucket, name, full);
     free(name);

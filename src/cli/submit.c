@@ -19,7 +19,8 @@ static const char usage[] =
     "  --dry-run   only prints the script\n"
     "  --offline   with --dry-run: does not ask sinfo\n"
     "  --cluster   keys of the site, the same for all runs; default: the file that ATELIER_CLUSTER names\n"
-    "`atelier status OUTPUT` shows the job and how far it is. Keys of job.:\n";
+    "`atelier status OUTPUT` shows the job and how far it is.\n\n"
+    "Keys of job.:\n";
 
 typedef struct {
     const char *config, *cluster;

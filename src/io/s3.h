@@ -33,9 +33,12 @@ int io_s3_get(const IoS3 *s, const char *bucket, const char *name, const char *p
 typedef struct {
     int64_t size;
     char sha256[65]; /* of the metadata; "" where there is none */
+    char md5[33];    /* of what is stored; "" where the ETag does not tell (sent in parts, encrypted) */
 } IoS3Info;
 /* ERR_NOTFOUND when there is no such object. */
 int io_s3_head(const IoS3 *s, const char *bucket, const char *name, IoS3Info *info);
+/* Whether the object has the size, the SHA-256 and, where its ETag is one, the MD5 of a file. 1, 0, or an error; 0 when there is none. */
+int io_s3_same(const IoS3 *s, const char *bucket, const char *name, const char *path);
 /* Names of all objects that begin with `prefix`, sorted; io_s3_names_free. */
 int io_s3_list(const IoS3 *s, const char *bucket, const char *prefix, char ***names, int *n);
 void io_s3_names_free(char **names, int n);

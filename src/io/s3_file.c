@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,8 +178,53 @@ int io_s3_head(const IoS3 *s, const char *bucket, const char *name, IoS3Info *in
     int rc = s3_call(s, &c, bucket, name);
     info->size = c.length;
     memcpy(info->sha256, c.sha256, sizeof info->sha256);
+    if (c.etag && strlen(c.etag) == 34 && !c.sealed)
+        snprintf(info->md5, sizeof info->md5, "%.32s", c.etag + 1);
     s3_call_deinit(&c);
     return rc;
+}
+
+static int file_md5(char hex[33], const char *path)
+{
+    uint8_t sum[EVP_MAX_MD_SIZE];
+    char *buf = malloc(1 << 20);
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    FILE *f = fopen(path, "rb");
+    int rc = f ? 0 : err_errno("%s", path);
+    if (rc >= 0 && (!buf || !md || !EVP_DigestInit_ex(md, EVP_md5(), NULL)))
+        rc = err_set(ERR_NOMEM, "%s: out of memory", path);
+    for (size_t n; rc >= 0 && (n = fread(buf, 1, 1 << 20, f)) > 0;)
+        EVP_DigestUpdate(md, buf, n);
+    if (rc >= 0 && ferror(f))
+        rc = err_errno("%s: read", path);
+    if (rc >= 0 && EVP_DigestFinal_ex(md, sum, NULL))
+        hash_hex(hex, sum, 16);
+    if (f)
+        fclose(f);
+    EVP_MD_CTX_free(md);
+    free(buf);
+    return rc;
+}
+
+int io_s3_same(const IoS3 *s, const char *bucket, const char *name, const char *path)
+{
+    IoS3Info info;
+    int64_t size;
+    char hex[HASH_HEX_SIZE];
+    TRY(io_file_size(&size, path));
+    int rc = io_s3_head(s, bucket, name, &info);
+    if (rc == ERR_NOTFOUND)
+        return 0;
+    TRY(rc);
+    if (size != info.size || !info.sha256[0])
+        return 0;
+    TRY(hash_file_hex(hex, path));
+    if (strcmp(hex, info.sha256) != 0)
+        return 0;
+    if (!info.md5[0])
+        return 1;
+    TRY(file_md5(hex, path)); /* the metadata says what was to be stored, the ETag what is */
+    return strcmp(hex, info.md5) == 0;
 }
 
 static int get_once(const IoS3 *s, const char *bucket, const char *name, const char *path)
