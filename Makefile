@@ -38,7 +38,7 @@ ISA_base   := -DCPU_ISA=base -DCPU_ISA_LEVEL=0
 ISA_avx2   := -DCPU_ISA=avx2 -DCPU_ISA_LEVEL=1 -march=haswell
 ISA_avx512 := -DCPU_ISA=avx512 -DCPU_ISA_LEVEL=2 -march=skylake-avx512 -mprefer-vector-width=512
 
-.PHONY: FORCE registers all clean help check check-emu check-emu-san check-unit check-mpi check-cli check-slurm check-cloud check-package man install dist deb check-fuzz check-peers asan ubsan lint format bench demo install-deps base
+.PHONY: FORCE registers all clean help check check-emu check-emu-san check-unit check-mpi check-cli check-slurm check-cloud check-package check-image man install dist deb check-fuzz check-peers asan ubsan lint format bench demo install-deps base
 all: atelier
 
 help:
@@ -280,6 +280,10 @@ deb: ## a Debian package in build/deb
 
 check-package: atelier ## make install and dist, the Debian package, man pages, completion, Kubernetes manifests, the image's steps
 	@tests/run.sh $(sort $(wildcard tests/package/*.sh))
+
+check-image: atelier ## the image's steps in a bare Debian root and the Debian package (minutes; root)
+	@tests/deps.sh $(DEB_APT) mmdebstrap
+	@IMAGE=1 DEB=1 TEST_TIMEOUT=1800 tests/run.sh tests/package/image.sh tests/package/deb.sh
 
 clean:
 	rm -rf build atelier
