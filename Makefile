@@ -99,6 +99,12 @@ $(BUILD)/src/%.o: src/%.c
 	$(SAY) CC $<
 	$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) $(DEF_$(notdir $*)) -MMD -MP -c $< -o $@
 
+# The commit is part of every record: its object is made anew when the commit is another.
+$(BUILD)/commit: FORCE
+	@mkdir -p $(@D); echo '$(COMMIT)' | cmp -s - $@ || echo '$(COMMIT)' >$@
+$(BUILD)/src/base/version.o: $(BUILD)/commit
+.PHONY: FORCE
+
 $(BUILD)/src/sweep/gallery_assets.o: $(wildcard src/sweep/gallery/*)
 
 define simd_rule

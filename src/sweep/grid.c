@@ -80,7 +80,7 @@ static int base_value(SweepValue *v, const SweepConf *c)
 
 /* How dear a change of this axis is: the smallest field number it sets. A guidance axis that switches guidance off and on changes
  * the network's batch, so it goes before the prompts. */
-static int axis_cost(const SweepAxis *a)
+static int axis_cost(const SweepAxis *a, double guidance)
 {
     int cost = 0;
     while (cost < SWEEP_FIELDS && !(a->set & 1u << cost))
@@ -89,7 +89,7 @@ static int axis_cost(const SweepAxis *a)
         return cost;
     int on = 0, off = 0;
     for (int64_t k = 0; k < a->count; k++)
-        *(a->value[k].guidance > 1 ? &on : &off) = 1;
+        *((a->value[k].set & 1u << SWEEP_GUIDANCE ? a->value[k].guidance : guidance) > 1 ? &on : &off) = 1;
     return on && off && cost > SWEEP_ETA ? SWEEP_ETA : cost;
 }
 
@@ -101,7 +101,7 @@ static int order_axes(SweepGrid *g)
         if (a->count > SWEEP_MAX_ITEMS / g->product)
             return err_set(ERR_RANGE, "the axes make more than %d images", SWEEP_MAX_ITEMS);
         g->product *= a->count;
-        a->cost = axis_cost(a);
+        a->cost = axis_cost(a, g->base.guidance);
         int k = i;
         for (; k > 0 && g->axis[g->order[k - 1]].cost > a->cost; k--)
             g->order[k] = g->order[k - 1];

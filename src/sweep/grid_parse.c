@@ -292,9 +292,6 @@ static int read_list(SweepAxis *a, int field, const ConfNode *n, const char *wha
         TRY(read_value(&a->value[i], field, n->items[i], what));
         a->set |= a->value[i].set;
     }
-    for (int i = 0; i < n->count; i++)
-        if (a->value[i].set != a->set)
-            return conf_node_error(n->items[i], ERR_FORMAT, what, "every entry of an axis must set the same keys");
     return 0;
 }
 

@@ -206,6 +206,28 @@ typedef struct {
     const char *part;
 } Bad;
 
+static void test_sweep_grid__keys_left_out_are_as_outside(void **state)
+{
+    (void)state;
+    SweepConf c;
+    SweepGrid g;
+    SweepItem it;
+    StrBuf label;
+    grid_of(&g, &c, "steps: 7\naxes: {how: [{label: plain}, {steps: 3}, {strength: 0.5, sampler: ddim}]}\n");
+    sweep_grid_item(&g, 0, &it);
+    assert_int_equal(it.steps, 7);
+    sweep_grid_item(&g, 1, &it);
+    assert_int_equal(it.steps, 3);
+    sweep_grid_item(&g, 2, &it);
+    assert_true(it.steps == 7 && it.strength == 0.5);
+    assert_string_equal(it.sampler, "ddim");
+    str_init(&label);
+    sweep_grid_label(&g, 0, 1, &label);
+    assert_string_equal(label.data, "3 steps");
+    str_deinit(&label);
+    grid_end(&g, &c);
+}
+
 static void test_sweep_grid__bad_configurations(void **state)
 {
     (void)state;
@@ -230,7 +252,7 @@ static void test_sweep_grid__bad_configurations(void **state)
         {"axes: {lora: [{path: x, sacle: 1}]}\n", ERR_NOTFOUND, "sacle"},
         {"axes: {lora: [x.safetensors]}\n", ERR_FORMAT, "axes.lora"},
         {"axes: {look: [{sampler: ddim, stepz: 3}]}\n", ERR_NOTFOUND, "did you mean 'steps'"},
-        {"axes: {look: [{sampler: ddim}, {steps: 3}]}\n", ERR_FORMAT, "same keys"},
+        {"axes: {look: [{sampler: ddim}, {}]}\n", ERR_FORMAT, "empty entry"},
         {"axes: {look: [euler]}\n", ERR_FORMAT, "maps"},
         {"axes: {steps: [3], look: [{steps: 4}]}\n", ERR_FORMAT, "two axes"},
         {"axes: {'a/b': [{steps: 4}]}\n", ERR_FORMAT, "a/b"},
@@ -441,6 +463,7 @@ int main(void)
         cmocka_unit_test(test_sweep_grid__guidance_off_goes_apart),
         cmocka_unit_test(test_sweep_grid__ranges),
         cmocka_unit_test(test_sweep_grid__labels),
+        cmocka_unit_test(test_sweep_grid__keys_left_out_are_as_outside),
         cmocka_unit_test(test_sweep_grid__bad_configurations),
         cmocka_unit_test(test_sweep_grid__sheet_axes_are_checked),
         cmocka_unit_test(test_sweep_grid__templates),
