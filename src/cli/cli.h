@@ -15,6 +15,7 @@ int cli_submit(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_push(int argc, char **argv);
 int cli_fetch(int argc, char **argv);
+int cli_dataset(int argc, char **argv);
 int cli_sample(int argc, char **argv);
 int cli_reproduce(int argc, char **argv);
 int cli_export(int argc, char **argv);

@@ -21,6 +21,7 @@ static const Command commands[] = {
     {"status", cli_status, "show jobs in the queue and how far runs are"},
     {"push", cli_push, "copy a run's folder to S3-compatible storage, also while it runs"},
     {"fetch", cli_fetch, "copy it back, to go on elsewhere"},
+    {"dataset", cli_dataset, "look at training images: counts, buckets, captions, duplicates, a contact sheet"},
     {"sample", cli_sample, "render one image"},
     {"reproduce", cli_reproduce, "render an image again from its own record and compare"},
     {"ls", cli_ls, "list the images of a run.h5, with filters"},

@@ -31,6 +31,7 @@ typedef struct {
     int32_t set;      /* number of its dataset in the list; of class images the one after the last */
     char *mask;       /* image file; NULL without loss.mask=images */
     int32_t subset;
+    int32_t named;    /* the caption is not the image's own, but from settings, the folder's or the file's name */
     int32_t bucket;   /* -1 without buckets */
     TrainSize image;  /* stored size; 0 before train_dataset_scan */
     TrainSize size;   /* as it is trained on */

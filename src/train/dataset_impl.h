@@ -44,6 +44,8 @@ struct TrainDataset {
 int train_dataset_read(TrainDataset *d, const TrainDatasetConf *dc);
 /* SHA-256 of the stored image and its size. Thread-safe for different items. */
 int train_dataset_scan_item(TrainDataset *d, int64_t item);
+/* The stored image. Thread-safe. */
+int train_dataset_pixels(TrainDataset *d, int64_t item, IoImage *img);
 int train_dataset_grow(void **array, int64_t *cap, int64_t need, size_t size);
 
 #endif

@@ -18,6 +18,14 @@ TrainSize train_dataset_resized(const TrainItem *it, int w, int h)
     return (TrainSize){r.w < to.w ? to.w : r.w, r.h < to.h ? to.h : r.h};
 }
 
+static int read_row(const TrainPack *p, int64_t row, uint8_t *out)
+{
+    int rc;
+#pragma omp critical(train_dataset_pack)
+    rc = io_h5_read_rows(p->h5, "images", DTYPE_U8, row, 1, out);
+    return rc;
+}
+
 static int load_pixels(TrainDataset *d, const TrainItem *it, IoImage *img)
 {
     if (it->pack < 0)
@@ -29,7 +37,7 @@ static int load_pixels(TrainDataset *d, const TrainItem *it, IoImage *img)
         memcpy(img->data, p->pixels + (size_t)it->row * size, size);
         return 0;
     }
-    int rc = io_h5_read_rows(p->h5, "images", DTYPE_U8, it->row, 1, img->data);
+    int rc = read_row(p, it->row, img->data);
     if (rc < 0)
         io_image_deinit(img);
     return rc;
@@ -58,6 +66,11 @@ static int fit(TrainDataset *d, const TrainItem *it, uint64_t seed, int64_t posi
     if (rc < 0)
         io_image_deinit(img);
     return rc;
+}
+
+int train_dataset_pixels(TrainDataset *d, int64_t item, IoImage *img)
+{
+    return load_pixels(d, &d->items[item], img);
 }
 
 int train_dataset_load(TrainDataset *d, int64_t item, uint64_t seed, int64_t position, int mirror, IoImage *out)
@@ -121,13 +134,10 @@ static int scan_file(const TrainItem *it, uint8_t *hash, int *w, int *h)
     return rc;
 }
 
-/* Rows of a pack that is not in memory are read one at a time. */
 static int hash_row(TrainDataset *d, const TrainItem *it, uint8_t *hash)
 {
     IoImage img = {0};
-    int rc;
-#pragma omp critical(train_dataset_pack)
-    rc = load_pixels(d, it, &img);
+    int rc = load_pixels(d, it, &img);
     if (rc >= 0)
         rc = hash_bytes(hash, img.data, (size_t)img.w * (size_t)img.h * 3);
     io_image_deinit(&img);

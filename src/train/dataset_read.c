@@ -72,8 +72,9 @@ static int read_caption(char **out, const char *path, int stem, const char *ext)
 }
 
 /* The caption file's, the configured one, the folder's class tokens, or the file name in words. */
-static int find_caption(const Reader *r, char **out, const char *path)
+static int find_caption(const Reader *r, char **out, const char *path, int *named)
 {
+    *named = 0;
     const char *own[] = {r->dc->extension, NULL}, *const usual[] = {".txt", ".caption", NULL};
     int stem = (int)(strlen(path) - strlen(io_path_ext(path)));
     for (const char *const *ext = own[0][0] ? own : usual; *ext; ext++) {
@@ -81,6 +82,7 @@ static int find_caption(const Reader *r, char **out, const char *path)
         if (*out)
             return 0;
     }
+    *named = 1;
     if (r->dc->caption[0])
         return str_copy(out, r->dc->caption);
     if (r->tokens[0])
@@ -93,12 +95,12 @@ static int find_caption(const Reader *r, char **out, const char *path)
     return 0;
 }
 
-static int add_item(const Reader *r, const char *path, const char *caption, int32_t pack, int64_t row)
+static int add_item(const Reader *r, const char *path, const char *caption, int named, int32_t pack, int64_t row)
 {
     TrainDataset *d = r->d;
     TRY(train_dataset_grow((void **)&d->items, &d->cap, d->count + 1, sizeof *d->items));
     TrainItem *it = &d->items[d->count];
-    *it = (TrainItem){.path = strdup(path), .caption = strdup(caption), .row = row, .pack = pack, .subset = d->nsubset - 1, .bucket = -1};
+    *it = (TrainItem){.path = strdup(path), .caption = strdup(caption), .row = row, .pack = pack, .subset = d->nsubset - 1, .bucket = -1, .named = named};
     d->count++;
     return it->path && it->caption ? 0 : err_set(ERR_NOMEM, "dataset: out of memory");
 }
@@ -130,16 +132,16 @@ static int parse_folder(const char *name, int *repeats, const char **tokens)
 
 static int read_images(const Reader *r, const char *dir, const IoNames *names)
 {
-    int rc = 0;
+    int rc = 0, named;
     for (int i = 0; rc >= 0 && i < names->count; i++) {
         char *path = NULL, *caption = NULL;
         if (!is_image(names->items[i]))
             continue;
         rc = io_path_join(&path, dir, names->items[i]);
         if (rc >= 0)
-            rc = find_caption(r, &caption, path);
+            rc = find_caption(r, &caption, path, &named);
         if (rc >= 0)
-            rc = add_item(r, path, caption, -1, -1);
+            rc = add_item(r, path, caption, named, -1, -1);
         free(path);
         free(caption);
     }
@@ -235,7 +237,7 @@ static int listed_path(const Reader *r, const char *file, char **path, int *foun
 static int add_listed(const Reader *r, const char *where, const char *file, const char *caption)
 {
     char *path = NULL, *text = NULL;
-    int rc, found = 0;
+    int rc, found = 0, named = 0;
     if (!file)
         return err_set(ERR_FORMAT, "%s: no file_name, image or image_path", where);
     TRY_GOTO(listed_path(r, file, &path, &found));
@@ -243,9 +245,9 @@ static int add_listed(const Reader *r, const char *where, const char *file, cons
         rc = err_set(ERR_NOTFOUND, "%s: no such image: %s", where, path);
         goto done;
     }
-    TRY_GOTO(caption ? str_copy(&text, caption) : find_caption(r, &text, path));
+    TRY_GOTO(caption ? str_copy(&text, caption) : find_caption(r, &text, path, &named));
     trim_lines(text);
-    rc = add_item(r, path, text, -1, -1);
+    rc = add_item(r, path, text, named, -1, -1);
 done:
     free(path);
     free(text);
@@ -444,7 +446,7 @@ static int read_pack(const Reader *r)
     }
     d->packs = packs;
     for (int64_t i = 0; rc >= 0 && i < n; i++)
-        rc = add_item(r, dc->path, captions[i], d->npack, i);
+        rc = add_item(r, dc->path, captions[i], 0, d->npack, i);
     d->packs[d->npack++] = p;
     p = (TrainPack){0};
 done:
