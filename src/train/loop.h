@@ -40,5 +40,9 @@ typedef struct {
 int train_lora_metadata(TrainMeta *m, const TrainConf *c, const TrainDataset *d, const TrainState *s, Pipeline *pipe,
                         SamplerPredict predict);
 void train_meta_deinit(TrainMeta *m);
+/* ---- inside metadata*.c ---- */
+int train_meta_add(TrainMeta *m, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* What the images are: ss_datasets, ss_tag_frequency, ss_dataset_dirs, ss_reg_dataset_dirs, ss_bucket_info and the like. */
+int train_meta_add_data(TrainMeta *m, const TrainConf *c, const TrainDataset *d);
 
 #endif

@@ -9,8 +9,7 @@
 
 /* Values that a run cannot know are left out rather than guessed; kohya's readers treat all keys as optional. Times are left out so
  * that equal runs give equal files. */
-static int add(TrainMeta *m, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static int add(TrainMeta *m, const char *key, const char *fmt, ...)
+int train_meta_add(TrainMeta *m, const char *key, const char *fmt, ...)
 {
     StrBuf b;
     va_list ap;
@@ -33,24 +32,9 @@ void train_meta_deinit(TrainMeta *m)
     m->count = 0;
 }
 
-static int dataset_json(const TrainConf *c, StrBuf *b)
-{
-    const TrainDatasetConf *d = c->datasets.items;
-    str_add(b, "[");
-    for (int i = 0; i < c->datasets.count; i++) {
-        str_add_format(b, "%s{\"is_dreambooth\": true, \"batch_size_per_device\": %d, \"num_repeats\": %d, \"image_dir\": ",
-                       i ? ", " : "", c->micro_batch, d[i].repeats);
-        str_add_json(b, io_path_name(d[i].path), strlen(io_path_name(d[i].path)));
-        str_add_format(b, ", \"flip_aug\": %s, \"random_crop\": %s}", c->flip ? "true" : "false",
-                       c->crop == TRAIN_CROP_RANDOM ? "true" : "false");
-    }
-    str_add(b, "]");
-    return str_status(b);
-}
-
 static int add_or_none(TrainMeta *m, const char *key, double v)
 {
-    return v > 0 ? add(m, key, "%g", v) : add(m, key, "None");
+    return v > 0 ? train_meta_add(m, key, "%g", v) : train_meta_add(m, key, "None");
 }
 
 /* The network as kohya's (plain LoRA) or LyCORIS' (all others) trainer would have been told of it. */
@@ -88,13 +72,13 @@ static int add_network(TrainMeta *m, const TrainLoraConf *l, float plus)
     str_init(&b);
     int rc = network_args(l, plus, &b);
     if (rc >= 0)
-        rc = add(m, "ss_network_args", "%s", b.data);
+        rc = train_meta_add(m, "ss_network_args", "%s", b.data);
     str_deinit(&b);
     TRY(rc);
     int lycoris = l->type != TRAIN_TYPE_LORA || l->dora || l->rslora;
-    TRY(add(m, "ss_network_module", "%s", lycoris ? "lycoris.kohya" : "networks.lora"));
-    TRY(add(m, "ss_network_dim", "%d", l->rank));
-    TRY(add(m, "ss_network_alpha", "%g", l->alpha > 0 ? (double)l->alpha : (double)l->rank));
+    TRY(train_meta_add(m, "ss_network_module", "%s", lycoris ? "lycoris.kohya" : "networks.lora"));
+    TRY(train_meta_add(m, "ss_network_dim", "%d", l->rank));
+    TRY(train_meta_add(m, "ss_network_alpha", "%g", l->alpha > 0 ? (double)l->alpha : (double)l->rank));
     TRY(add_or_none(m, "ss_network_dropout", (double)l->dropout));
     return add_or_none(m, "ss_scale_weight_norms", (double)l->max_norm);
 }
@@ -104,35 +88,33 @@ static int add_training(TrainMeta *m, const TrainConf *c, const TrainDataset *d,
     static const char *const optimizers[] = {"AdamW", "AdamW8bit", "Lion", "Adafactor", "Prodigy", "AdamWScheduleFree"};
     const TrainOptimConf *o = &c->optimizer;
     int64_t per_epoch = (train_dataset_epoch(d) + c->batch - 1) / c->batch;
-    TRY(add(m, "ss_learning_rate", "%g", (double)o->lr));
-    TRY(add(m, "ss_unet_lr", "%g", (double)o->lr));
-    TRY(add(m, "ss_lr_scheduler", o->warmup && !o->schedule ? "constant_with_warmup" : "%s", train_schedule_name(o->schedule)));
-    TRY(add(m, "ss_lr_warmup_steps", "%d", o->warmup));
-    TRY(add(m, "ss_optimizer", "atelier.%s(weight_decay=%g,betas=(%g, %g),eps=%g)", optimizers[o->name], (double)o->weight_decay,
+    TRY(train_meta_add(m, "ss_learning_rate", "%g", (double)o->lr));
+    TRY(train_meta_add(m, "ss_unet_lr", "%g", (double)o->lr));
+    TRY(train_meta_add(m, "ss_lr_scheduler", o->warmup && !o->schedule ? "constant_with_warmup" : "%s", train_schedule_name(o->schedule)));
+    TRY(train_meta_add(m, "ss_lr_warmup_steps", "%d", o->warmup));
+    TRY(train_meta_add(m, "ss_optimizer", "atelier.%s(weight_decay=%g,betas=(%g, %g),eps=%g)", optimizers[o->name], (double)o->weight_decay,
             (double)o->beta1, (double)o->beta2, (double)o->eps));
-    TRY(add(m, "ss_max_grad_norm", "%g", (double)o->clip));
-    TRY(add(m, "ss_num_train_images", "%lld", (long long)train_dataset_epoch(d)));
-    TRY(add(m, "ss_num_batches_per_epoch", "%lld", (long long)per_epoch));
-    TRY(add(m, "ss_num_epochs", "%lld", (long long)((c->steps + per_epoch - 1) / per_epoch)));
-    TRY(add(m, "ss_max_train_steps", "%d", c->steps));
-    TRY(add(m, "ss_steps", "%lld", (long long)s->step));
-    TRY(add(m, "ss_batch_size_per_device", "%d", c->micro_batch));
-    TRY(add(m, "ss_total_batch_size", "%d", c->batch));
-    TRY(add(m, "ss_gradient_checkpointing", "%s", c->gradient_checkpointing ? "True" : "False"));
-    TRY(add(m, "ss_resolution", "(%d, %d)", c->resolution, c->resolution));
-    TRY(add(m, "ss_caption_dropout_rate", "%g", (double)c->caption_dropout));
+    TRY(train_meta_add(m, "ss_max_grad_norm", "%g", (double)o->clip));
+    TRY(train_meta_add(m, "ss_num_batches_per_epoch", "%lld", (long long)per_epoch));
+    TRY(train_meta_add(m, "ss_num_epochs", "%lld", (long long)((c->steps + per_epoch - 1) / per_epoch)));
+    TRY(train_meta_add(m, "ss_max_train_steps", "%d", c->steps));
+    TRY(train_meta_add(m, "ss_steps", "%lld", (long long)s->step));
+    TRY(train_meta_add(m, "ss_batch_size_per_device", "%d", c->micro_batch));
+    TRY(train_meta_add(m, "ss_total_batch_size", "%d", c->batch));
+    TRY(train_meta_add(m, "ss_gradient_checkpointing", "%s", c->gradient_checkpointing ? "True" : "False"));
+    TRY(train_meta_add(m, "ss_resolution", "(%d, %d)", c->resolution, c->resolution));
+    TRY(train_meta_add(m, "ss_caption_dropout_rate", "%g", (double)c->caption_dropout));
     if (c->loss.min_snr > 0)
-        TRY(add(m, "ss_min_snr_gamma", "%g", (double)c->loss.min_snr));
-    TRY(add(m, "ss_gradient_accumulation_steps", "%d", c->batch / c->micro_batch));
-    TRY(add(m, "ss_cache_latents", "%s", c->crop == TRAIN_CROP_RANDOM ? "False" : "True"));
-    TRY(add(m, "ss_flip_aug", "%s", c->flip ? "True" : "False"));
-    TRY(add(m, "ss_random_crop", "%s", c->crop == TRAIN_CROP_RANDOM ? "True" : "False"));
-    TRY(add(m, "ss_clip_skip", "None"));
-    TRY(add(m, "ss_max_token_length", "None"));
-    TRY(add(m, "ss_lowram", "False"));
-    TRY(add(m, "ss_full_fp16", "False"));
-    TRY(add(m, "ss_enable_bucket", "False"));
-    return add(m, "ss_seed", "%llu", (unsigned long long)c->seed);
+        TRY(train_meta_add(m, "ss_min_snr_gamma", "%g", (double)c->loss.min_snr));
+    TRY(train_meta_add(m, "ss_gradient_accumulation_steps", "%d", c->batch / c->micro_batch));
+    TRY(train_meta_add(m, "ss_cache_latents", "%s", c->crop == TRAIN_CROP_RANDOM ? "False" : "True"));
+    TRY(train_meta_add(m, "ss_flip_aug", "%s", c->flip ? "True" : "False"));
+    TRY(train_meta_add(m, "ss_random_crop", "%s", c->crop == TRAIN_CROP_RANDOM ? "True" : "False"));
+    TRY(train_meta_add(m, "ss_clip_skip", "None"));
+    TRY(train_meta_add(m, "ss_max_token_length", "None"));
+    TRY(train_meta_add(m, "ss_lowram", "False"));
+    TRY(train_meta_add(m, "ss_full_fp16", "False"));
+    return train_meta_add(m, "ss_seed", "%llu", (unsigned long long)c->seed);
 }
 
 static int add_model(TrainMeta *m, const TrainConf *c, Pipeline *pipe, SamplerPredict predict)
@@ -140,34 +122,28 @@ static int add_model(TrainMeta *m, const TrainConf *c, Pipeline *pipe, SamplerPr
     const char *hash;
     int sd1 = pipeline_unet(pipe)->context == 768;
     TRY(pipeline_hash(pipe, PIPELINE_UNET, &hash));
-    TRY(add(m, "ss_v2", "%s", pipeline_unet(pipe)->context == 1024 ? "True" : "False"));
-    TRY(add(m, "ss_base_model_version", "%s", sd1 ? "sd_v1" : pipeline_unet(pipe)->context == 1024 ? "sd_v2" : "atelier_base"));
-    TRY(add(m, "ss_sd_model_name", "%s", io_path_name(c->model)));
-    TRY(add(m, "ss_new_sd_model_hash", "%s", hash));
-    TRY(add(m, "ss_sd_model_hash", "%.10s", hash));
-    TRY(add(m, "modelspec.sai_model_spec", "1.0.1"));
-    TRY(add(m, "modelspec.architecture", "%s/lora", sd1 ? "stable-diffusion-v1" : "atelier-base"));
-    TRY(add(m, "modelspec.implementation", "atelier"));
-    TRY(add(m, "modelspec.title", "%s", io_path_name(c->output)));
-    TRY(add(m, "modelspec.prediction_type", "%s", predict == SAMPLER_PREDICT_V ? "v" : sampler_predict_name(predict)));
-    return add(m, "modelspec.resolution", "%dx%d", c->resolution, c->resolution);
+    TRY(train_meta_add(m, "ss_v2", "%s", pipeline_unet(pipe)->context == 1024 ? "True" : "False"));
+    TRY(train_meta_add(m, "ss_base_model_version", "%s", sd1 ? "sd_v1" : pipeline_unet(pipe)->context == 1024 ? "sd_v2" : "atelier_base"));
+    TRY(train_meta_add(m, "ss_sd_model_name", "%s", io_path_name(c->model)));
+    TRY(train_meta_add(m, "ss_new_sd_model_hash", "%s", hash));
+    TRY(train_meta_add(m, "ss_sd_model_hash", "%.10s", hash));
+    TRY(train_meta_add(m, "modelspec.sai_model_spec", "1.0.1"));
+    TRY(train_meta_add(m, "modelspec.architecture", "%s/lora", sd1 ? "stable-diffusion-v1" : "atelier-base"));
+    TRY(train_meta_add(m, "modelspec.implementation", "atelier"));
+    TRY(train_meta_add(m, "modelspec.title", "%s", io_path_name(c->output)));
+    TRY(train_meta_add(m, "modelspec.prediction_type", "%s", predict == SAMPLER_PREDICT_V ? "v" : sampler_predict_name(predict)));
+    return train_meta_add(m, "modelspec.resolution", "%dx%d", c->resolution, c->resolution);
 }
 
 int train_lora_metadata(TrainMeta *m, const TrainConf *c, const TrainDataset *d, const TrainState *s, Pipeline *pipe,
                         SamplerPredict predict)
 {
     memset(m, 0, sizeof *m);
-    StrBuf b;
-    str_init(&b);
-    int rc = dataset_json(c, &b);
-    if (rc >= 0)
-        rc = add(m, "ss_datasets", "%s", b.data);
-    str_deinit(&b);
-    TRY(rc);
+    TRY(train_meta_add_data(m, c, d));
     TRY(add_network(m, &c->lora, c->optimizer.lora_plus));
-    TRY(add(m, "ss_output_name", "%s", io_path_name(c->output)));
-    TRY(add(m, "ss_mixed_precision", "%s", c->dtype ? "bf16" : "no"));
-    TRY(add(m, "ss_training_comment", "atelier %s", ATELIER_VERSION));
+    TRY(train_meta_add(m, "ss_output_name", "%s", io_path_name(c->output)));
+    TRY(train_meta_add(m, "ss_mixed_precision", "%s", c->dtype ? "bf16" : "no"));
+    TRY(train_meta_add(m, "ss_training_comment", "atelier %s", ATELIER_VERSION));
     TRY(add_training(m, c, d, s));
     return add_model(m, c, pipe, predict);
 }

@@ -48,7 +48,7 @@ ranks crop 4
 # Buckets, tags shuffled and dropped, alternatives, regularisation images, random crops of some.
 make_mixed_data
 make_config "datasets: [{path: ../mixed, shuffle: true, tag_dropout: 0.3, wildcards: true, keep_tokens: 1, trigger: pictogram}, {path: ../data, is_reg: true, crop: random, flip: true, caption_dropout: 0.5}]" \
-    "bucket: {enabled: true, min: 8, max: 32, steps: 8}" "batch: 6" "micro_batch: 2" "prior_weight: 0.5" "cache: cache"
+    "bucket: {enabled: true, min: 8, max: 32, steps: 8}" "resolution: 24" "batch: 6" "micro_batch: 2" "prior_weight: 0.5" "cache: cache"
 straight bucket
 terminated bucket
 killed bucket
