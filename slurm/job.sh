@@ -28,7 +28,7 @@ report() {
 }
 
 # ---- node-local scratch: files that may be lost ----
-# Training keeps its caches there on one node. On several, rank 0 fills them for all: they stay in the shared output folder.
+# Training keeps its caches there, one of all rows on each node.
 scratch_open() {
     scratch=
     [ -n "$SCRATCH" ] || return 0
@@ -36,7 +36,7 @@ scratch_open() {
     srun --overlap --mpi=none -N "${SLURM_JOB_NUM_NODES:-1}" -n "${SLURM_JOB_NUM_NODES:-1}" --ntasks-per-node=1 mkdir -p "$scratch" ||
         { scratch=; say "no scratch in $SCRATCH"; return 0; }
     export TMPDIR=$scratch CUDA_CACHE_PATH=$scratch/cuda
-    if [ "$COMMAND" = train ] && [ "${SLURM_JOB_NUM_NODES:-1}" = 1 ]; then OVERRIDES+=("cache=$scratch/cache"); fi
+    if [ "$COMMAND" = train ]; then OVERRIDES+=("cache=$scratch/cache" cache_scope=node); fi
 }
 scratch_close() {
     [ -z "$scratch" ] || timeout 60 srun --overlap --mpi=none -N "${SLURM_JOB_NUM_NODES:-1}" -n "${SLURM_JOB_NUM_NODES:-1}" \

@@ -152,6 +152,18 @@ done:
     return rc;
 }
 
+int sweep_output_reread(SweepOutput *o, const char *folder, const char *identity, uint8_t *done, int64_t count, int64_t *n)
+{
+    int64_t before = *n, all = 0;
+    if (o->complete)
+        return 0;
+    sweep_parts_deinit(&o->parts);
+    TRY(sweep_parts_scan(&o->parts, folder, 1));
+    TRY(sweep_parts_read(&o->parts, identity, done, count, &all, NULL, NULL));
+    *n = before + all; /* of those that were not marked yet */
+    return 0;
+}
+
 void sweep_output_close(SweepOutput *o)
 {
     sweep_parts_deinit(&o->parts);

@@ -18,6 +18,8 @@ int sweep_identity(const SweepConf *c, char hex[HASH_HEX_SIZE]);
  * check: see sweep_parts_read. sweep_output_close in every case. */
 int sweep_output_open(SweepOutput *o, const SweepConf *c, const SweepShard *shard, const char *identity, uint8_t *done, int64_t count, int64_t *n,
                       SweepPartCheck check, void *ctx);
+/* Once more after parts were added to `folder`: marks their images too. */
+int sweep_output_reread(SweepOutput *o, const char *folder, const char *identity, uint8_t *done, int64_t count, int64_t *n);
 void sweep_output_close(SweepOutput *o);
 /* All images are done: run.h5 (info->config is filled in here), missing PNGs, contact sheet; then the parts go where run.h5 holds the
  * images itself. Waits while the disk is full. */

@@ -11,6 +11,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/signal.h"
+#include "comm/share.h"
 #include "io/file.h"
 #include "sweep/dispatch.h"
 #include "sweep/output.h"
@@ -39,6 +40,7 @@ typedef struct {
     SweepWriter *writer;
     SweepDispatch *dispatch;
     SweepRankStatus status;
+    int sees, shared;   /* this rank, all ranks: see the folder of rank 0 */
     int64_t before;     /* finished earlier */
     double rendering;   /* seconds of this rank */
     Render *hashed;     /* a thread reads all its weights meanwhile: records need their hash */
@@ -216,10 +218,64 @@ static int share_state(Run *run, int64_t *seq)
     return 0;
 }
 
+typedef struct {
+    const char *folder;
+    int64_t seq;
+} Place;
+
+static int next_part(void *ctx, char **out)
+{
+    Place *p = ctx;
+    return str_format(out, "%s/parts/r0000-%08lld.h5", p->folder, (long long)p->seq++);
+}
+
+/* Parts on machines that do not see rank 0's folder go there. Collective. */
+static int gather_parts(Run *run)
+{
+    Comm *comm = run->comm;
+    SweepParts own = {0}, there = {0};
+    Place place = {.folder = run->folder};
+    int rc = 0, leader = !run->sees && comm->local_rank == 0;
+    if (run->shared)
+        return 0;
+    if (leader)
+        rc = sweep_parts_scan(&own, run->folder, 1);
+    else if (comm->rank == 0)
+        rc = sweep_parts_scan(&there, run->folder, 0);
+    if (rc >= 0 && comm->rank == 0) {
+        char *dir;
+        place.seq = there.seq;
+        rc = io_path_join(&dir, run->folder, "parts");
+        if (rc >= 0)
+            rc = io_dir_make(dir);
+        if (rc >= 0)
+            free(dir);
+    }
+    rc = comm_agree(comm, rc);
+    for (int r = 1; r < comm->size && rc >= 0; r++)
+        rc = comm_share_collect(comm, r, own.path, own.count, next_part, &place);
+    sweep_parts_deinit(&own);
+    sweep_parts_deinit(&there);
+    return rc;
+}
+
+/* What earlier runs left on machines that do not see rank 0's folder. */
+static int gather_earlier(Run *run)
+{
+    TRY(comm_share_test(run->comm, run->folder, &run->sees, &run->shared));
+    if (run->shared)
+        return 0;
+    if (run->comm->rank == 0)
+        log_info("the output folder is not shared by all ranks: their images are gathered by rank 0");
+    TRY(gather_parts(run));
+    int rc = run->comm->rank ? 0 : sweep_output_reread(&run->out, run->folder, run->identity, run->done, run->grid.count, &run->before);
+    return comm_agree(run->comm, rc);
+}
+
 static int start_writer(Run *run, int64_t seq)
 {
     const SweepWriterConf conf = {
-        .output = run->c->output, .png = run->c->png, .count = run->grid.count, .queue = run->c->queue, .retry = RETRY};
+        .output = run->c->output, .png = run->c->png && run->sees, .count = run->grid.count, .queue = run->c->queue, .retry = RETRY};
     TRY(sweep_store_init(&run->store, run->folder, run->identity, run->comm->rank, seq));
     return sweep_writer_start(&run->writer, &run->store, &conf);
 }
@@ -233,6 +289,7 @@ static int prepare(Run *run, int threads)
     if (comm->rank == 0)
         rc = sweep_output_open(&run->out, run->c, run->shard, run->identity, run->done, run->grid.count, &run->before, check_record, run);
     TRY(comm_agree(comm, rc));
+    TRY(gather_earlier(run));
     if (run->before > run->total) /* run.h5 is there */
         run->before = run->total;
     TRY(share_state(run, &seq));
@@ -517,11 +574,19 @@ int sweep_run(const SweepConf *c, const SweepShard *shard, Comm *comm, int threa
     memset(report, 0, sizeof *report);
     run.c = c;
     run.shard = shard;
+    run.sees = run.shared = 1;
     run.comm = comm;
     int ranks = comm->size;
     int rc = prepare(&run, threads);
     if (rc >= 0)
         rc = work_all(&run, report);
+    if (!run.shared && run.writer == NULL && run.work.count && !report->lost) {
+        char why[1024];
+        snprintf(why, sizeof why, "%s", rc < 0 ? err_message() : "");
+        sweep_store_deinit(&run.store);
+        int gathered = gather_parts(&run);
+        rc = rc < 0 ? err_set(rc, "%s", why) : gathered;
+    }
     if (rc >= 0 && !shard->count && !(report->lost && comm->rank)) {
         Render *r = run.render;
         if (!r && comm->rank == 0)

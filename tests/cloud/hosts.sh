@@ -24,19 +24,20 @@ for n in 1 2 3; do
     ip -n $tag$n link set e0 up
     mkdir -p "$TMP/disk$n"
 done
-# In the place of ssh: rsh.sh HOST COMMAND... runs it on that "machine", whose /tmp is its own.
+mkdir -p "$TMP/un"
+# In the place of ssh: rsh.sh HOST COMMAND... runs it on that "machine", with a disk of its own at $TMP/un.
 cat >"$TMP/rsh.sh" <<R
 #!/bin/bash
 h=\$1; shift
 [[ \$h =~ ^$net\.([123])\$ ]] || { echo "no host \$h" >&2; exit 255; }
 n=\${BASH_REMATCH[1]}
-exec ip netns exec $tag\$n unshare -u -m bash -c "hostname m\$n; mkdir -p $TMP/disk\$n; \$*"
+exec ip netns exec $tag\$n unshare -u -m bash -c "hostname m\$n; mount --bind $TMP/disk\$n $TMP/un; \$*"
 R
 chmod +x "$TMP/rsh.sh"
 on() { # HOST-NUMBER COMMAND...
     local n=$1
     shift
-    ip netns exec $tag$n unshare -u bash -c 'hostname m'$n'; exec "$@"' - "$@"
+    ip netns exec $tag$n unshare -u -m bash -c 'hostname m'$n'; mount --bind '"$TMP/disk$n $TMP/un"'; exec "$@"' - "$@"
 }
 MPI=(mpirun --mca plm rsh --mca plm_rsh_agent "$TMP/rsh.sh" --mca btl tcp,self --mca btl_tcp_if_include $net.0/24 --mca oob_tcp_if_include $net.0/24)
 make_data
@@ -55,6 +56,48 @@ check "hosts: two machines, same bytes" alike calm two
 check "hosts: two machines indeed" grep -q "on 2 ranks" two/log
 info=$(on 1 "${MPI[@]}" --hostfile hosts -np 2 "$ROOT/cloud/bind.sh" "$BIN" info 2>&1)
 check "hosts: one rank on each" grep -q "ranks        2 (mpi), 1 on m1" <<<"$info"
+
+# Machines that share nothing: $TMP/un is another disk on each. Rank 0 keeps the results.
+mkdir -p un2 && sed -e 's|^output: .*|output: ../un/out|' -e 's|^cache: .*|cache: ../un/cache\ncache_scope: node|' train.yaml >un.yaml
+(cd un2 && on 1 "${MPI[@]}" --hostfile ../hosts -np 2 "$BIN" train ../un.yaml) >un2/log 2>&1 &
+pid=$!
+i=300; while [ -z "$(ls disk1/out/checkpoints 2>/dev/null)" ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
+kill -USR1 $(pgrep -P $pid -x mpirun || echo $pid) 2>/dev/null
+wait $pid
+check "unshared: stopped on the way" grep -q "stopped by SIGUSR1" un2/log
+(cd un2 && on 1 "${MPI[@]}" --hostfile ../hosts -np 2 "$BIN" train ../un.yaml) >un2/log2 2>&1 || not_ok "unshared: goes on" "$(tail -n 5 un2/log2)"
+check "unshared: resumed" grep -q "resumed at step" un2/log2
+check "unshared: same LoRA" cmp calm/out/lora.safetensors disk1/out/lora.safetensors
+check "unshared: the other machine got the checkpoint" test -n "$(ls disk2/out/checkpoints)"
+check "unshared: caches on both" test -n "$(ls disk1/cache/*.h5)" -a -n "$(ls disk2/cache/*.h5)"
+
+cat >sweep.yaml <<E
+model: $MODEL
+output: un/run
+steps: 2
+size: [32, 24]
+batch: 1
+axes: {prompt: [a red fox, two cats], seed: {count: 12}}
+E
+"$BIN" sweep sweep.yaml output=ref >ref.log 2>&1
+on 1 "${MPI[@]}" --hostfile hosts -np 2 "$BIN" sweep sweep.yaml >sweep.log 2>&1 || not_ok "unshared: sweep" "$(tail -n 5 sweep.log)"
+check "unshared: it was noticed" grep -q "gathered by rank 0" sweep.log
+pixels() { h5dump -d meta/pixels_sha256 "$1" | tail -n +2; }
+check "unshared: same images" cmp <(pixels ref/run.h5) <(pixels disk1/run/run.h5)
+check "unshared: same PNGs" diff -r ref/png disk1/run/png
+check "unshared: both rendered" test "$(h5dump -d meta/rank -y -w 1 disk1/run/run.h5 | grep -cE '^ +1')" -gt 0
+check "unshared: nothing stays on the other disk" test -z "$(find disk2/run -name '*.h5')"
+rm -rf disk1/run disk2/run # stopped: also then the images go to rank 0
+on 1 "${MPI[@]}" --hostfile hosts -np 2 "$BIN" sweep sweep.yaml steps=30 >stop.log 2>&1 &
+pid=$!
+i=300; while [ "$(ls disk1/run/png 2>/dev/null | wc -l)" -lt 4 ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
+kill -USR1 $(pgrep -P $pid -x mpirun || echo $pid) 2>/dev/null
+wait $pid
+check "unshared: a stopped sweep" grep -q "stopped by SIGUSR1" stop.log
+check "unshared: leaves no image on the other disk" test -z "$(find disk2/run -name '*.h5')"
+on 1 "${MPI[@]}" --hostfile hosts -np 2 "$BIN" sweep sweep.yaml steps=30 >stop2.log 2>&1
+"$BIN" sweep sweep.yaml steps=30 output=ref30 >ref.log 2>&1
+check "unshared: and ends with the same images" cmp <(pixels ref30/run.h5) <(pixels disk1/run/run.h5)
 
 PY=${S3_PYTHON:-$ROOT/build/s3-venv/bin/python}
 if ! "$PY" -c 'import moto, boto3, flask' 2>/dev/null; then echo "skip hosts: no Python with moto[server] and boto3"; finish; fi
