@@ -9,6 +9,7 @@
 static void matmul(double *c, const float *a, const float *b, int64_t m, int64_t k, int64_t n)
 {
     memset(c, 0, (size_t)(m * n) * sizeof *c);
+#pragma omp parallel for schedule(static) if (m > 1)
     for (int64_t i = 0; i < m; i++)
         for (int64_t l = 0; l < k; l++) {
             double v = (double)a[i * k + l];
@@ -39,16 +40,23 @@ static double *dense(const LoraPart *p, NnFactor whole, NnFactor a, NnFactor b, 
 static int delta_pair(const LoraPart *p, float *out, double factor)
 {
     int64_t rows = p->shape[NN_UP].dim[0], rank = p->shape[NN_DOWN].dim[0], cols = shape_count(&p->shape[NN_DOWN]) / rank;
-    double *sum = malloc((size_t)cols * sizeof *sum);
-    if (!sum)
-        return err_set(ERR_NOMEM, "LoRA module '%s': out of memory", p->path);
-    for (int64_t i = 0; i < rows; i++) {
-        matmul(sum, p->f[NN_UP] + i * rank, p->f[NN_DOWN], 1, rank, cols);
-        for (int64_t j = 0; j < cols; j++)
-            out[i * cols + j] = (float)(factor * sum[j]);
+    int failed = 0;
+#pragma omp parallel
+    {
+        double *sum = malloc((size_t)cols * sizeof *sum);
+#pragma omp for schedule(static) reduction(| : failed)
+        for (int64_t i = 0; i < rows; i++) {
+            if (!sum) {
+                failed = 1;
+                continue;
+            }
+            matmul(sum, p->f[NN_UP] + i * rank, p->f[NN_DOWN], 1, rank, cols);
+            for (int64_t j = 0; j < cols; j++)
+                out[i * cols + j] = (float)(factor * sum[j]);
+        }
+        free(sum);
     }
-    free(sum);
-    return 0;
+    return failed ? err_set(ERR_NOMEM, "LoRA module '%s': out of memory", p->path) : 0;
 }
 
 static int delta_two(const LoraPart *p, float *out, double factor)
@@ -175,15 +183,20 @@ static int merge_rows(const LoraPart *p, NnParam *w, double scale, const float *
         rows = 1, cols = shape_count(&p->weight);
     if (shape_count(&w->shape) != rows * cols)
         return err_set(ERR_SHAPE, "LoRA module '%s' does not fit the weight", p->path);
-    float *tmp = malloc((size_t)cols * sizeof *tmp);
-    int rc = tmp ? 0 : err_set(ERR_NOMEM, "LoRA module '%s': out of memory", p->path);
-    for (int64_t i = 0; rc >= 0 && i < rows; i++) {
-        void *row = (char *)w->data + (size_t)(i * cols) * dtype_size(w->dtype);
-        rc = merge_row(row, w->dtype, tmp, d + i * cols, cols, scale, p->f[NN_MAGNITUDE] ? p->f[NN_MAGNITUDE] + i : NULL);
+    int failed = 0; /* messages are kept per thread: the caller's is set below */
+#pragma omp parallel
+    {
+        float *tmp = malloc((size_t)cols * sizeof *tmp);
+#pragma omp for schedule(static) reduction(| : failed)
+        for (int64_t i = 0; i < rows; i++) {
+            void *row = (char *)w->data + (size_t)(i * cols) * dtype_size(w->dtype);
+            const float *gain = p->f[NN_MAGNITUDE] ? p->f[NN_MAGNITUDE] + i : NULL;
+            failed |= !tmp || merge_row(row, w->dtype, tmp, d + i * cols, cols, scale, gain) < 0;
+        }
+        free(tmp);
     }
-    free(tmp);
     nn_param_touch(w);
-    return rc;
+    return failed ? err_set(ERR_NOMEM, "LoRA module '%s': out of memory, or a weight that is not F32, F16 or BF16", p->path) : 0;
 }
 
 static int merge_bias(const LoraPart *p, NnParams *ps, double scale)

@@ -11,6 +11,7 @@
 typedef struct {
     int64_t m, n, k;
     double *u, *s, *vt;
+    double squares;     /* of all singular values, also those that were not computed */
 } Parts;
 
 static void parts_free(Parts *p)
@@ -24,22 +25,44 @@ static void parts_free(Parts *p)
 static int parts_alloc(Parts *p, int64_t m, int64_t n, int64_t k)
 {
     *p = (Parts){m, n, k, calloc((size_t)(m * k), sizeof(double)), calloc((size_t)k, sizeof(double)),
-                 calloc((size_t)(k * n), sizeof(double))};
+                 calloc((size_t)(k * n), sizeof(double)), 0};
     if (p->u && p->s && p->vt)
         return 0;
     parts_free(p);
     return err_set(ERR_NOMEM, "singular values: out of memory");
 }
 
-static int decompose_dense(Parts *p, const float *d, int64_t m, int64_t n)
+static int is_conv(const Shape *w)
 {
+    return w->ndim == 4 && w->dim[2] * w->dim[3] > 1;
+}
+
+static void sum_squares(Parts *p)
+{
+    for (int64_t i = 0; i < p->k; i++)
+        p->squares += p->s[i] * p->s[i];
+}
+
+/* Largest rank that may stay; 0: any. */
+static int64_t limit_of(const LoraKeep *keep, int conv)
+{
+    return conv && keep->conv_rank > 0 ? keep->conv_rank : keep->rank;
+}
+
+/* A few singular values of a large matrix are found without the others, unless the rule asks for the sum of all. */
+static int decompose_dense(Parts *p, const float *d, int64_t m, int64_t n, const LoraKeep *keep, int conv)
+{
+    int64_t least = m < n ? m : n, top = limit_of(keep, conv);
+    int few = top > 0 && top < least / 4 && least >= 128 && keep->rule != LORA_KEEP_SUM;
     double *a = malloc((size_t)(m * n) * sizeof *a);
-    int rc = a ? parts_alloc(p, m, n, m < n ? m : n) : err_set(ERR_NOMEM, "singular values: out of memory");
+    int rc = a ? parts_alloc(p, m, n, few ? top : least) : err_set(ERR_NOMEM, "singular values: out of memory");
     if (rc >= 0) {
         for (int64_t i = 0; i < m * n; i++)
             a[i] = (double)d[i];
-        rc = svd_thin(a, m, n, p->u, p->s, p->vt);
+        rc = few ? svd_top(a, m, n, top, p->u, p->s, p->vt, &p->squares) : svd_thin(a, m, n, p->u, p->s, p->vt);
     }
+    if (rc >= 0 && !few)
+        sum_squares(p);
     free(a);
     return rc;
 }
@@ -86,6 +109,7 @@ static int decompose_pair(Parts *p, const LoraPart *l, int64_t m, int64_t n, int
         for (int64_t j = 0; j < n; j++)
             for (int64_t k = 0; k < r; k++)
                 p->vt[i * n + j] += vt[i * r + k] * qd[j * r + k];
+    sum_squares(p);
 done:
     free(w);
     free(qu);
@@ -96,12 +120,14 @@ done:
 
 static int64_t kept(const Parts *p, const LoraKeep *keep, int conv)
 {
-    int64_t cap = conv && keep->conv_rank > 0 ? keep->conv_rank : keep->rank, r = 0;
+    int64_t cap = limit_of(keep, conv), r = 0;
     double whole = 0, sum = 0;
     cap = cap < 1 || cap > p->k ? p->k : cap;
     int squares = keep->rule == LORA_KEEP_FROBENIUS;
     for (int64_t i = 0; i < p->k; i++)
-        whole += squares ? p->s[i] * p->s[i] : p->s[i];
+        whole += p->s[i];
+    if (squares)
+        whole = p->squares;
     for (; r < cap; r++) {
         if (keep->rule == LORA_KEEP_RATIO && !(p->s[r] > p->s[0] / keep->value))
             break;
@@ -126,16 +152,12 @@ static int put_pair(LoraPart *to, const Parts *p, int64_t r, double *lost, doubl
         for (int64_t j = 0; j < p->n; j++)
             to->f[NN_DOWN][i * p->n + j] = (float)(p->vt[i * p->n + j] * root);
     }
-    for (int64_t i = 0; i < p->k; i++) {
-        *whole += p->s[i] * p->s[i];
-        *lost += i < r ? 0 : p->s[i] * p->s[i];
-    }
+    double rest = p->squares;
+    for (int64_t i = 0; i < r; i++)
+        rest -= p->s[i] * p->s[i];
+    *whole += p->squares;
+    *lost += rest > 0 ? rest : 0;
     return 0;
-}
-
-static int is_conv(const Shape *w)
-{
-    return w->ndim == 4 && w->dim[2] * w->dim[3] > 1;
 }
 
 static int copy_factor(LoraPart *to, const LoraPart *from, NnFactor f)
@@ -163,7 +185,7 @@ static int resize_part(LoraPart *to, const LoraPart *from, const LoraKeep *keep,
         float *d = malloc((size_t)(m * n) * sizeof *d);
         rc = d ? lora_delta(from, d) : err_set(ERR_NOMEM, "singular values: out of memory");
         if (rc >= 0)
-            rc = decompose_dense(&p, d, m, n);
+            rc = decompose_dense(&p, d, m, n, keep, is_conv(&from->weight));
         free(d);
     }
     if (rc >= 0)
@@ -266,7 +288,7 @@ static int extract_module(Lora *lo, const NnModule *m, float *a, const float *b,
     if (top == 0 || (double)top < how->min_diff)
         return 0;
     TRY(lora_add(lo, m, &p));
-    int rc = decompose_dense(&parts, a, rows, n / rows);
+    int rc = decompose_dense(&parts, a, rows, n / rows, &how->keep, is_conv(&m->weight));
     if (rc >= 0)
         rc = put_pair(p, &parts, kept(&parts, &how->keep, is_conv(&m->weight)), lost, whole);
     if (rc >= 0 && how->clamp < 1)

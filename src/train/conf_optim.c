@@ -55,7 +55,7 @@ static const ConfField optim_fields[] = {
     CONF_I32(TrainOptimConf, cycles, "1", 1, 10000, "cosine_restarts: number of cycles"),
     CONF_F32(TrainOptimConf, power, "1", 0.01, 100, "polynomial: exponent"),
     CONF_I32(TrainOptimConf, timescale, "0", 0, 100000000, "inverse_sqrt: steps until it begins to fall (0: warmup, or 10000)"),
-    CONF_I32(TrainOptimConf, decay, "0", 0, 100000000, "wsd: length of the decay (0: a tenth of steps)"),
+    CONF_I32(TrainOptimConf, decay, "0", 0, 100000000, "wsd: length of the decay (0: a tenth of schedule_steps)"),
     CONF_ENUM(TrainOptimConf, decay_shape, "cosine", decay_names, "wsd: cosine, linear or 1 - sqrt"),
     CONF_F32(TrainOptimConf, min_lr, "0", 0, 1, "what a falling schedule ends at, as a fraction of lr"),
     CONF_F32(TrainOptimConf, clip, "1.0", 0, 1e6, "largest gradient norm; 0 switches clipping off"),
@@ -67,7 +67,6 @@ static const ConfField optim_fields[] = {
     CONF_STRUCT(TrainOptimConf, schedulefree, &schedulefree_table, "settings of schedulefree"),
 };
 const ConfTable train_optim_table = CONF_TABLE(TrainOptimConf, optim_fields);
-
 
 const char *train_schedule_name(int kind)
 {
@@ -98,10 +97,12 @@ int train_optim_check(TrainOptimConf *o, int32_t steps, const char *path)
         return err_set(ERR_RANGE, "%s: optimizer: schedulefree saves its own average of the weights; set ema=0", path);
     if (o->name == TRAIN_SCHEDULEFREE && !(o->beta1 > 0))
         return err_set(ERR_RANGE, "%s: optimizer.beta1: schedulefree needs more than 0", path);
+    int32_t whole = o->schedule_steps ? o->schedule_steps : steps;
     if (o->schedule == TRAIN_SCHEDULE_WSD && o->decay == 0)
-        o->decay = steps / 10;
-    if (o->schedule == TRAIN_SCHEDULE_WSD && (int64_t)o->decay + o->warmup > steps)
-        return err_set(ERR_RANGE, "%s: optimizer: warmup %d and decay %d are longer than the %d steps", path, o->warmup, o->decay, steps);
+        o->decay = whole / 10;
+    if (o->schedule == TRAIN_SCHEDULE_WSD && (int64_t)o->decay + o->warmup > whole)
+        return err_set(ERR_RANGE, "%s: optimizer: warmup %d and decay %d are longer than the %d steps of the schedule", path, o->warmup,
+                       o->decay, whole);
     const TrainGroupConf *g = o->groups.items;
     for (int i = 0; i < o->groups.count; i++)
         if (g[i].lr >= 0 && g[i].lr_scale != 1)

@@ -57,7 +57,7 @@ ranks bucket 2 3
 make_config "task: full" "lora: {}"
 straight full
 killed full
-ranks full 2
+ranks full 2 3 4
 threads full
 
 # It learns: the mean loss of the last third is well below that of the first.

@@ -59,20 +59,4 @@ run small --resume auto
 check "--resume auto continues" grep -q "resumed at step 6" "$TMP/small/log"
 run small --resume perhaps
 check "--resume takes auto or no" grep -q "expected auto, yes or no" "$TMP/small/log"
-
-# One rank is killed: the others end within seconds, and the launcher names it.
-make_config "steps: 100000" "checkpoint: {every: 2}"
-mkdir -p "$TMP/lost"
-(cd "$TMP/lost" && exec mpirun -np 3 "$BIN" train ../train.yaml) >>"$TMP/lost/log" 2>&1 </dev/null &
-pid=$!
-while [ -z "$(last_checkpoint lost)" ] && kill -0 $pid 2>/dev/null; do sleep 0.05; done
-victim=$(pgrep -P $pid | tail -n 1)
-began=$SECONDS
-kill -KILL "$victim" 2>/dev/null
-wait $pid
-code=$?
-check "lost rank: the run ends with an error" test $code -ne 0
-check "lost rank: within 20 s" test $((SECONDS - began)) -le 20
-check "lost rank: it is named" grep -Eq "rank [0-2] .*signal 9|signal 9" "$TMP/lost/log"
-check "lost rank: no process stays" sh -c "! pgrep -P $pid"
 finish
