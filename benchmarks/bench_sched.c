@@ -11,6 +11,7 @@
 #include "sweep/sched.h"
 
 /* Seconds: a message one way, its answer by the serving thread (which looks every 0.5 ms), and the item itself on average. */
+enum { SEEDS = 6 };
 static const double MESSAGE = 50e-6, ANSWER = 10e-6, LOOK = 0.5e-3, ITEM = 2.0;
 
 typedef struct {
@@ -99,29 +100,63 @@ static int simulate(Result *out, int ranks, int64_t n, const double *cost, const
     return 0;
 }
 
-/* spread: of the logarithm of an item's time; known: whether the scheduler knows the times or only their mean. */
-static int run(const char *name, int ranks, int64_t n, double spread, int known, int uneven, int unit)
+/* Time of an ideal distribution that does not know the items' times either: every rank takes the next item the moment it is free, and
+ * nothing costs anything. What is missing from efficiency 1 there are the last items, not the scheduler. */
+static int ideal(double *makespan, int ranks, int64_t n, const double *real, const double *speed)
 {
-    double *real = calloc((size_t)n, sizeof *real), *cost = calloc((size_t)n, sizeof *cost), *speed = calloc((size_t)ranks, sizeof *speed), capacity = 0;
+    Event *heap = calloc((size_t)ranks, sizeof *heap);
+    if (!heap)
+        return err_set(ERR_NOMEM, "out of memory");
+    for (int r = 0; r < ranks; r++)
+        heap[r] = (Event){0, r};
+    *makespan = 0;
+    for (int64_t i = 0; i < n; i++) {
+        heap[0].time += real[i] / speed[heap[0].rank];
+        *makespan = heap[0].time > *makespan ? heap[0].time : *makespan;
+        sift_down(heap, ranks, 0);
+    }
+    free(heap);
+    return 0;
+}
+
+typedef struct {
+    const char *name;
+    double spread; /* of the logarithm of an item's time */
+    int known;     /* whether the scheduler knows the times or only their mean */
+    int uneven;    /* every 4th rank at half speed */
+    int unit;
+} Case;
+
+typedef struct {
+    double efficiency, ideal, least, waiting, questions, cpu;
+} Sum;
+
+static int run_seed(Sum *sum, const Case *c, int ranks, int64_t n, int seed)
+{
+    double *real = calloc((size_t)n, sizeof *real), *cost = calloc((size_t)n, sizeof *cost), *speed = calloc((size_t)ranks, sizeof *speed);
+    double capacity = 0, work = 0, best = 0;
     uint8_t *change = calloc((size_t)n, 1);
     Result r;
     if (!real || !cost || !speed || !change)
         return err_set(ERR_NOMEM, "out of memory");
-    srand48(1);
+    srand48(seed);
     for (int64_t i = 0; i < n; i++) {
         double g = sqrt(-2 * log(drand48() + 1e-12)) * cos(6.283185307179586 * drand48());
-        real[i] = ITEM * exp(spread * g - spread * spread / 2);
-        cost[i] = known ? real[i] : 1;
+        work += real[i] = ITEM * exp(c->spread * g - c->spread * c->spread / 2);
+        cost[i] = c->known ? real[i] : 1;
         change[i] = i % (n / 8 + 1) == 0;
     }
     for (int k = 0; k < ranks; k++)
-        capacity += speed[k] = uneven && k % 4 == 0 ? 0.5 : 1;
-    TRY(simulate(&r, ranks, n, cost, real, change, unit, speed));
-    double work = 0;
-    for (int64_t i = 0; i < n; i++)
-        work += real[i];
-    printf("%-44s efficiency %.4f  waiting for answers %.4f %%  %lld questions  %.2f us each\n", name, work / (capacity * r.makespan),
-           100 * r.waiting / (ranks * r.makespan), (long long)r.asked, 1e6 * r.cpu / (double)r.asked);
+        capacity += speed[k] = c->uneven && k % 4 == 0 ? 0.5 : 1;
+    TRY(simulate(&r, ranks, n, cost, real, change, c->unit, speed));
+    TRY(ideal(&best, ranks, n, real, speed));
+    double efficiency = work / (capacity * r.makespan);
+    sum->efficiency += efficiency / SEEDS;
+    sum->ideal += work / (capacity * best) / SEEDS;
+    sum->least = efficiency < sum->least ? efficiency : sum->least;
+    sum->waiting += r.waiting / (ranks * r.makespan) / SEEDS;
+    sum->questions += (double)r.asked / SEEDS;
+    sum->cpu += r.cpu / (double)r.asked / SEEDS;
     free(real);
     free(cost);
     free(speed);
@@ -129,14 +164,26 @@ static int run(const char *name, int ranks, int64_t n, double spread, int known,
     return 0;
 }
 
+static int run(const Case *c, int ranks, int64_t n)
+{
+    Sum s = {.least = 1};
+    for (int seed = 1; seed <= SEEDS; seed++)
+        TRY(run_seed(&s, c, ranks, n, seed));
+    printf("%-42s efficiency %.4f (least %.4f; one by one for nothing %.4f)  waiting for answers %.4f %%  %.0f questions  %.2f us each\n", c->name,
+           s.efficiency, s.least, s.ideal, 100 * s.waiting, s.questions, 1e6 * s.cpu);
+    return 0;
+}
+
 static int all(int ranks, int64_t n)
 {
-    printf("%d ranks, %lld items of %.1f s on average\n", ranks, (long long)n, ITEM);
-    TRY(run("equal items", ranks, n, 0, 1, 0, 1));
-    TRY(run("uneven items (sigma 0.5), times unknown", ranks, n, 0.5, 0, 0, 1));
-    TRY(run("uneven items (sigma 0.5), times known", ranks, n, 0.5, 1, 0, 1));
-    TRY(run("uneven, every 4th rank at half speed", ranks, n, 0.5, 0, 1, 1));
-    TRY(run("uneven, batches of 4", ranks, n, 0.5, 0, 0, 4));
+    static const Case cases[] = {{"equal items", 0, 1, 0, 1},
+                                 {"uneven items (sigma 0.5), times unknown", 0.5, 0, 0, 1},
+                                 {"uneven items (sigma 0.5), times known", 0.5, 1, 0, 1},
+                                 {"uneven, every 4th rank at half speed", 0.5, 0, 1, 1},
+                                 {"uneven, batches of 4", 0.5, 0, 0, 4}};
+    printf("%d ranks, %lld items of %.1f s on average, means of %d seeds\n", ranks, (long long)n, ITEM, SEEDS);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        TRY(run(&cases[i], ranks, n));
     return 0;
 }
 

@@ -113,6 +113,8 @@ static int line(Reader *r, const char **out, size_t *n)
 static int push_name(Reader *r, const char *module, size_t nmodule, const char *name, size_t nname)
 {
     PickleValue *v;
+    if (memchr(module, 0, nmodule) || memchr(name, 0, nname))
+        return damaged(r, "a name with a zero byte");
     TRY(make(r, PICKLE_NAME, &v));
     char *text = arena_alloc(r->arena, nmodule + nname + 2);
     if (!text)
