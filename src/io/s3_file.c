@@ -290,7 +290,7 @@ static void decode(char *s)
     *to = 0;
 }
 
-static int take_names(const char *xml, char ***names, int *n)
+int s3_names_parse(const char *xml, char ***names, int *n)
 {
     for (const char *p = xml; (p = strstr(p, "<Key>")) != NULL;) {
         char **more = realloc(*names, (size_t)(*n + 1) * sizeof *more);
@@ -316,7 +316,7 @@ static int list_page(const IoS3 *s, const char *bucket, const char *prefix, char
     TRY_GOTO(str_format(&query, "%s%s%sencoding-type=url&list-type=2&prefix=%s", at ? "continuation-token=" : "", at ? at : "", at ? "&" : "", coded));
     c.query = query;
     TRY_GOTO(s3_call(s, &c, bucket, ""));
-    TRY_GOTO(take_names(c.answer.data, names, n));
+    TRY_GOTO(s3_names_parse(c.answer.data, names, n));
     const char *next = strstr(c.answer.data, "<NextContinuationToken>");
     free(*token);
     *token = NULL;

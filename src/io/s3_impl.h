@@ -28,5 +28,7 @@ typedef struct {
 /* Tries until it works, cannot work or `tries` is used up. 0 only for a 2xx answer. s3_call_deinit in every case. */
 int s3_call(const IoS3 *s, S3Call *c, const char *bucket, const char *name);
 void s3_call_deinit(S3Call *c);
+/* Adds the keys of a page of ListObjectsV2 (encoding-type=url) to names[*n]. */
+int s3_names_parse(const char *xml, char ***names, int *n);
 
 #endif

@@ -42,7 +42,8 @@ restarted() { # NAME N
     check "$1: no temporary files stay" test -z "$(find "$TMP/$1/out" -name '*.tmp*')"
 }
 
-job two
+"$BIN" lock "$TMP/train.yaml" >/dev/null # what is read is the same on all nodes, or the job does not begin
+job two -- --locked
 ended two
 check "two: two nodes" grep -q "2 tasks on 2 nodes" "$TMP/two/log"
 check "two: both nodes report" test "$(grep -c '^  node[0-9]: ' "$TMP/two/log")" -eq 2
@@ -109,5 +110,6 @@ check "pipeline: training, same bytes" alike calm pipe
 check "pipeline: shards are joined" test -s "$TMP/pipe/run/run.h5" -a ! -e "$TMP/pipe/run/shards"
 pixels() { h5dump -d meta/pixels_sha256 "$1" | tail -n +2; }
 check "pipeline: same images as one run" cmp <(pixels "$TMP/pipe/ref/run.h5") <(pixels "$TMP/pipe/run/run.h5")
+check "pipeline: reproduced by one process" grep -q "16 of 16\|16 images" <(cd "$TMP/pipe" && "$BIN" reproduce run/run.h5 2>&1)
 check "pipeline: exported" test "$(find "$TMP/pipe/run/pictures" -name '*.png' | wc -l)" -eq 16
 finish
