@@ -126,7 +126,7 @@ $(BUILD)/benchmarks/%: benchmarks/%.c $(BUILD)/libatelier.a
 	$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) -MMD -MP $(LDFLAGS) $< $(BUILD)/libatelier.a $(LDLIBS) -o $@
 
 # ---- the emulated CUDA device: the same kernels and host code, compiled by g++ (tests/emu) -----------------------------
-EMU        := $(BUILD)/emu
+EMU        := $(BUILD)/emu$(if $(TSAN),-tsan)
 EMU_SCHED  := $(patsubst tests/emu/%.cpp,$(EMU)/%.o,$(wildcard tests/emu/*.cpp))
 EMU_OBJ    := $(KERNELS:kernels/%.cu=$(EMU)/kernels/%.o) $(CUDASRC:%.c=$(EMU)/%.o) $(EMU_SCHED)
 EMU_CXX    := -std=c++20 -Wall -Wextra -Wno-unknown-pragmas $(OPT) -ffp-contract=off -Itests/emu -Ikernels $(EXTRA)
@@ -159,18 +159,19 @@ $(EMU)/atelier: $(CLIOBJ) $(EMU)/device.o $(EMU_OBJ) $(BUILD)/libatelier.a
 $(EMU)/tests/%: tests/cuda/%.c $(EMU_OBJ) $(BUILD)/libatelier.a
 	@mkdir -p $(@D)
 	$(SAY) CC $<
-	$(Q)$(CC) $(CFLAGS) -Wno-conversion -DEMULATED $(SYS_CFLAGS) -Itests -MMD -MP $(LDFLAGS) $(TSAN) -rdynamic $< $(EMU_OBJ) \
+	$(Q)$(CC) $(CFLAGS) -Wno-conversion -DEMULATED $(if $(TSAN),-DEMU_TSAN) $(SYS_CFLAGS) -Itests -MMD -MP $(LDFLAGS) $(TSAN) -rdynamic $< $(EMU_OBJ) \
 	    $(BUILD)/libatelier.a $(LDLIBS) -lcmocka -lstdc++ -o $@
 
 check-emu: $(EMU)/tests/ops $(EMU)/atelier ## CUDA kernels and whole runs on the emulated device
 	@ATELIER_EMU=$(EMU)/atelier tests/run.sh $(EMU)/tests/ops tests/cuda/emulated.sh
 
-check-emu-san: ## the kernels under ASan and UBSan, then as TSan fibers with blocks in order and with blocks unordered
+check-emu-san: $(BUILD)/libatelier.a ## the kernels under ASan and UBSan, then as TSan fibers with blocks in order and with blocks unordered
 	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" build/asan/emu/tests/ops
 	@tests/run.sh build/asan/emu/tests/ops
-	@$(MAKE) --no-print-directory BUILD=build/tsan TSAN=-fsanitize=thread build/tsan/emu/tests/ops
-	@tests/run.sh build/tsan/emu/tests/ops
-	@EMU_RACE=grid tests/run.sh build/tsan/emu/tests/ops
+	@$(MAKE) --no-print-directory TSAN=-fsanitize=thread $(BUILD)/emu-tsan/tests/ops $(BUILD)/emu-tsan/tests/mutate
+	@TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(BUILD)/emu-tsan/tests/ops
+	@EMU_RACE=grid TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(BUILD)/emu-tsan/tests/ops
+	@MUTATE=$(BUILD)/emu-tsan/tests/mutate tests/run.sh tests/cuda/mutate.sh
 
 # ---- tests -------------------------------------------------------------------------------------------------------------
 MPI_TESTS  := $(filter $(BUILD)/tests/mpi/%,$(TESTBIN))

@@ -20,17 +20,17 @@ struct Same {
     __device__ __forceinline__ float operator()(float a) const { return a; }
 };
 
-template <typename T, typename V>
-__global__ void k_add_rows(const T *x, const V *v, T *y, int64_t rows, int64_t c, int64_t div, int64_t mod)
+template <typename T, typename V, typename F>
+__global__ void k_bcast(const T *x, const V *v, T *y, int64_t rows, int64_t c, int64_t div, int64_t mod, F f)
 {
     for (int64_t i = grid_first(); i < rows * c; i += grid_step()) {
         int64_t r = i / c, ch = i % c;
-        store(y + i, load(x + i) + load(v + r / div % mod * c + ch));
+        store(y + i, f(load(x + i), load(v + r / div % mod * c + ch)));
     }
 }
 
-template <typename T, typename V, int N>
-__global__ void k_add_rows_pack(const T *x, const V *v, T *y, int64_t rows, int64_t c, int64_t div, int64_t mod)
+template <typename T, typename V, int N, typename F>
+__global__ void k_bcast_pack(const T *x, const V *v, T *y, int64_t rows, int64_t c, int64_t div, int64_t mod, F f)
 {
     int64_t packs = c / N;
     for (int64_t i = grid_first(); i < rows * packs; i += grid_step()) {
@@ -39,7 +39,7 @@ __global__ void k_add_rows_pack(const T *x, const V *v, T *y, int64_t rows, int6
         float a[N];
         load_pack(a, x + i * N);
         for (int k = 0; k < N; k++)
-            a[k] += load(w + k);
+            a[k] = f(a[k], load(w + k));
         store_pack(y + i * N, a);
     }
 }
@@ -146,24 +146,35 @@ void kernel_scale(int t, const void *x, const float *s, float factor, void *y, i
     map1(t, x, y, n, Scale{s, factor}, stream);
 }
 
-template <typename T, typename V, int N>
-static void add_rows(const void *x, const void *v, void *y, int64_t rows, int64_t c, int64_t div, int64_t mod, void *stream)
+template <typename T, typename V, int N, typename F>
+static void bcast(const void *x, const void *v, void *y, int64_t rows, int64_t c, int64_t div, int64_t mod, F f, void *stream)
 {
     if (c % N == 0)
-        LAUNCH((k_add_rows_pack<T, V, N>), grid_for(rows * c / N), GRID_BLOCK, 0, stream, (const T *)x, (const V *)v, (T *)y, rows,
-               c, div, mod);
+        LAUNCH((k_bcast_pack<T, V, N, F>), grid_for(rows * c / N), GRID_BLOCK, 0, stream, (const T *)x, (const V *)v, (T *)y, rows, c, div,
+               mod, f);
     else
-        LAUNCH((k_add_rows<T, V>), grid_for(rows * c), GRID_BLOCK, 0, stream, (const T *)x, (const V *)v, (T *)y, rows, c, div, mod);
+        LAUNCH((k_bcast<T, V, F>), grid_for(rows * c), GRID_BLOCK, 0, stream, (const T *)x, (const V *)v, (T *)y, rows, c, div, mod, f);
+}
+
+template <typename F>
+static void bcast_of(int t, int tv, const void *x, const void *v, void *y, int64_t rows, int64_t c, int64_t div, int64_t mod, F f, void *stream)
+{
+    if (t == KERNEL_F32)
+        bcast<float, float, 4>(x, v, y, rows, c, div, mod, f, stream);
+    else if (tv == KERNEL_F32)
+        bcast<bf16, float, 8>(x, v, y, rows, c, div, mod, f, stream);
+    else
+        bcast<bf16, bf16, 8>(x, v, y, rows, c, div, mod, f, stream);
 }
 
 void kernel_add_rows(int t, int tv, const void *x, const void *v, void *y, int64_t rows, int64_t c, int64_t div, int64_t mod, void *stream)
 {
-    if (t == KERNEL_F32)
-        add_rows<float, float, 4>(x, v, y, rows, c, div, mod, stream);
-    else if (tv == KERNEL_F32)
-        add_rows<bf16, float, 8>(x, v, y, rows, c, div, mod, stream);
-    else
-        add_rows<bf16, bf16, 8>(x, v, y, rows, c, div, mod, stream);
+    bcast_of(t, tv, x, v, y, rows, c, div, mod, Add(), stream);
+}
+
+void kernel_mul_rows(int t, int tv, const void *x, const void *v, void *y, int64_t rows, int64_t c, int64_t div, int64_t mod, void *stream)
+{
+    bcast_of(t, tv, x, v, y, rows, c, div, mod, Mul(), stream);
 }
 
 size_t kernel_sum_rows_scratch(int64_t items, int64_t rows, int64_t c)

@@ -129,7 +129,6 @@ __global__ void __launch_bounds__(THREADS) k_attention(const bf16 *q, const bf16
                 mma_16816(acc[2 * j], p[kk], f);
                 mma_16816(acc[2 * j + 1], p[kk], f + 2);
             }
-        BARRIER();
     }
     for (int i = 0; i < 2; i++) {
         sum[i] += warp_xor(sum[i], 1);

@@ -227,7 +227,6 @@ __global__ void __launch_bounds__(W_THREADS) k_conv_bwd_w(const bf16 *dy, const 
                 for (int j = 0; j < 4; j++)
                     mma_16816(acc[i][j], fa[i], fb[j / 2] + j % 2 * 2);
         }
-        BARRIER();
     }
     copy_wait<0>();
     float *out = part + (int64_t)blockIdx.z * g.out * g.taps * g.c;

@@ -31,6 +31,8 @@ void kernel_mul(int t, const void *x, const void *y, void *z, int64_t n, void *s
 void kernel_scale(int t, const void *x, const float *s, float factor, void *y, int64_t n, void *stream);
 /* y[r,c] = x[r,c] + v[r / div % mod, c]; v of type tv */
 void kernel_add_rows(int t, int tv, const void *x, const void *v, void *y, int64_t rows, int64_t c, int64_t div, int64_t mod, void *stream);
+/* the same with v as a factor */
+void kernel_mul_rows(int t, int tv, const void *x, const void *v, void *y, int64_t rows, int64_t c, int64_t div, int64_t mod, void *stream);
 /* out[i, c] = sum over r of x[i, r, c], in order within chunks of rows, then over chunks. scratch: kernel_sum_rows_scratch bytes */
 size_t kernel_sum_rows_scratch(int64_t items, int64_t rows, int64_t c);
 void kernel_sum_rows(int t, int tout, const void *x, void *out, int64_t items, int64_t rows, int64_t c, void *scratch, void *stream);
@@ -43,6 +45,13 @@ void kernel_cast(int from, int to, const void *x, void *y, int64_t n, void *stre
 void kernel_transpose(int size, const void *x, void *out, int64_t items, int64_t rows, int64_t cols, void *stream);
 void kernel_upsample(int size, const void *x, void *y, int64_t n, int64_t h, int64_t w, int64_t oh, int64_t ow, int64_t c, void *stream);
 void kernel_upsample_bwd(int t, const void *dy, void *dx, int64_t n, int64_t h, int64_t w, int64_t oh, int64_t ow, int64_t c, void *stream);
+
+/* ---- adapter.cu ---- */
+/* g[r] = m[r] / |v[r]|; v[rows, cols] */
+void kernel_row_gain(const float *m, const float *v, float *g, int64_t rows, int64_t cols, void *stream);
+/* OP_DROPOUT of src/ops/op.h with the draws of src/base/rng.h. what: Drop; x [items, count], rows of `channels`; position [items] */
+void kernel_dropout(int t, const void *x, const int64_t *position, void *y, int64_t items, int64_t count, int64_t channels, float p, int what,
+                    uint64_t seed, uint64_t key, void *stream);
 
 /* ---- norm.cu: groups of c/groups channels over `rows` rows of each item; mean, rstd [items, groups] ---- */
 size_t kernel_group_norm_scratch(int64_t items, int64_t rows, int64_t c);

@@ -166,6 +166,7 @@ int cuda_backend_create(Backend **out, int device)
     cuda_attention_register(be);
     cuda_linear_register(be);
     cuda_conv_register(be);
+    cuda_adapter_register(be);
     *out = be;
     be = NULL;
 done:

@@ -81,7 +81,7 @@ static int run_scale(Backend *be, const OpCall *c)
     return cuda_launched(c);
 }
 
-static int run_add_bcast(Backend *be, const OpCall *c)
+static int run_bcast(Backend *be, const OpCall *c)
 {
     int t = cuda_type(c, c->in[0].dtype), tv = cuda_type(c, c->in[1].dtype);
     const Shape *s = &c->in[0].shape;
@@ -94,7 +94,8 @@ static int run_add_bcast(Backend *be, const OpCall *c)
     } else if (c->attr->bcast == BCAST_ROW) {
         mod = rows / s->dim[0];
     }
-    kernel_add_rows(t, tv, c->in[0].data, c->in[1].data, c->out[0].data, rows, shape_last(s), div, mod, cuda_state(be)->stream);
+    (c->kind == OP_MUL_BCAST ? kernel_mul_rows : kernel_add_rows)(t, tv, c->in[0].data, c->in[1].data, c->out[0].data, rows, shape_last(s), div,
+                                                                  mod, cuda_state(be)->stream);
     return cuda_launched(c);
 }
 
@@ -217,7 +218,8 @@ void cuda_arith_register(Backend *be)
     be->op[OP_ADD].run = run_add;
     be->op[OP_MUL].run = run_mul;
     be->op[OP_SCALE].run = run_scale;
-    be->op[OP_ADD_BCAST].run = run_add_bcast;
+    be->op[OP_ADD_BCAST].run = run_bcast;
+    be->op[OP_MUL_BCAST].run = run_bcast;
     be->op[OP_SUM_BCAST].run = run_sum_bcast;
     be->op[OP_SUM_BCAST].scratch = scratch_sum_bcast;
     be->op[OP_CAST].run = run_cast;

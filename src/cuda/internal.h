@@ -54,5 +54,6 @@ void cuda_loss_register(Backend *be);
 void cuda_attention_register(Backend *be);
 void cuda_linear_register(Backend *be);
 void cuda_conv_register(Backend *be);
+void cuda_adapter_register(Backend *be);
 
 #endif

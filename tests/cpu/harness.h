@@ -19,7 +19,7 @@
 #include "cpu/cpu.h"
 #include "cpu/half.h"
 
-/* What an input is: T or P with a gradient, N or C the same without, F float in every graph, I ids. */
+/* What an input is: T or P with a gradient, N or C the same without, F float in every graph, I ids, J 64-bit numbers. */
 typedef struct {
     char kind;
     Shape shape;
@@ -76,6 +76,7 @@ static inline double read_value(const void *p, Dtype t, int64_t i)
     case DTYPE_BF16: return (double)bf16_to_float(((const uint16_t *)p)[i]);
     case DTYPE_F16: return (double)f16_to_float(((const uint16_t *)p)[i]);
     case DTYPE_I32: return ((const int32_t *)p)[i];
+    case DTYPE_I64: return (double)((const int64_t *)p)[i];
     default: return NAN;
     }
 }
@@ -87,6 +88,7 @@ static inline void write_value(void *p, Dtype t, int64_t i, double v)
     case DTYPE_F32: ((float *)p)[i] = (float)v; break;
     case DTYPE_BF16: ((uint16_t *)p)[i] = bf16_from_float((float)v); break;
     case DTYPE_I32: ((int32_t *)p)[i] = (int32_t)v; break;
+    case DTYPE_I64: ((int64_t *)p)[i] = (int64_t)v; break;
     default: fail(); break;
     }
 }
@@ -248,7 +250,7 @@ typedef struct {
 
 static inline Dtype in_dtype(char kind, Dtype t)
 {
-    return kind == 'I' ? DTYPE_I32 : kind == 'T' || kind == 'N' ? t : kind != 'F' && t == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
+    return kind == 'I' ? DTYPE_I32 : kind == 'J' ? DTYPE_I64 : kind == 'T' || kind == 'N' ? t : kind != 'F' && t == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
 }
 
 /* Values that the type `via` holds exactly, so that every run of a comparison starts from the same numbers. */
@@ -256,7 +258,7 @@ static inline double in_value(const Case *c, int k, Dtype via, int64_t i)
 {
     const CaseIn *in = &c->in[k];
     double v = uniform((uint64_t)k + 17, i, in->kind == 'I' ? 0 : in->lo, in->hi);
-    if (in->kind == 'I')
+    if (in->kind == 'I' || in->kind == 'J')
         return floor(v);
     Dtype t = in_dtype(in->kind, via);
     return t == DTYPE_BF16 ? (double)bf16_to_float(bf16_from_float((float)v)) : t == DTYPE_F64 ? v : (double)(float)v;

@@ -78,6 +78,7 @@ void emu_race_grid(int on);
 /* Skips the n-th static barrier (in order of first execution since the last call); -1: none. For mutation tests. */
 void emu_skip_barrier(int n);
 int emu_barriers_seen(void);
+const char *emu_barrier_site(int n, int *line); /* file and line of barrier n < emu_barriers_seen() */
 }
 
 #define EMU_HERE (emu::Site{__FILE__, __LINE__})

@@ -75,15 +75,6 @@ void fiber_main(Fiber *f)
     (void)f;
 }
 
-void fiber_renew(Fiber *f)
-{
-#ifdef EMU_TSAN
-    __tsan_destroy_fiber(f->tsan);
-    f->tsan = __tsan_create_fiber(0);
-#endif
-    (void)f;
-}
-
 void fiber_deinit(Fiber *f)
 {
 #ifdef EMU_TSAN

@@ -21,8 +21,6 @@ struct Fiber {
 void fiber_init(Fiber *f, void (*entry)(), unsigned colour);
 void fiber_deinit(Fiber *f);
 void fiber_main(Fiber *f);
-/* A new TSan identity: nothing that ran on this fiber before is ordered before what follows. */
-void fiber_renew(Fiber *f);
 void fiber_switch(Fiber *from, Fiber *to);
 /* First thing entry() calls. */
 void fiber_entered(Fiber *self, Fiber *from);

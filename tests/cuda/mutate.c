@@ -1,0 +1,63 @@
+/* Takes away one barrier of the kernels and runs their cases: `mutate FAMILY -1` lists the barriers (number, file, line) that the family
+ * reaches, `mutate FAMILY N` runs without the N-th. Something must fail: a value, a check of the emulator, or a race that
+ * ThreadSanitizer sees (many missing barriers change no value in any order of threads). See mutate.sh. */
+#include "cuda/cuda.h"
+#include "cuda/gemm_cases.h"
+#include "cuda/mutate_cases.h"
+
+void emu_order(int order, uint64_t seed);
+void emu_skip_barrier(int n);
+int emu_barriers_seen(void);
+const char *emu_barrier_site(int n, int *line);
+
+static const struct {
+    const char *name;
+    const Case *cases;
+    size_t count;
+} families[] = {
+    {"attention", attention_short, sizeof attention_short / sizeof *attention_short},
+    {"conv", conv_short, sizeof conv_short / sizeof *conv_short},
+    {"norm", norm_short, sizeof norm_short / sizeof *norm_short},
+};
+
+static int family, skip;
+
+static void run(void **state)
+{
+    (void)state;
+    Backend *cuda, *cpu = make_backend(1, CPU_ISA_BASE);
+    if (cuda_backend_create(&cuda, 0) < 0)
+        fail_msg("%s", err_message());
+    emu_order(2, 1);
+    emu_skip_barrier(skip);
+    for (size_t i = 0; i < families[family].count; i++)
+        for (Dtype t = DTYPE_F32; t <= DTYPE_BF16; t++) {
+            const Case *c = &families[family].cases[i];
+            Run got, want;
+            run_case(&want, c, cpu, DTYPE_F64, t, 0, 0);
+            run_case(&got, c, cuda, t, t, 0, 0);
+            compare_values(c, &got, &want, t == DTYPE_F32 ? fmax(c->tol, 2e-5) : fmax(c->tol_bf, 2e-2), dtype_name(t));
+            eager_deinit(&got.e);
+            eager_deinit(&want.e);
+        }
+    backend_destroy(cuda);
+    backend_destroy(cpu);
+}
+
+int main(int argc, char **argv)
+{
+    for (family = 0; argc == 3 && family < (int)(sizeof families / sizeof *families); family++)
+        if (!strcmp(argv[1], families[family].name))
+            break;
+    if (argc != 3 || family == (int)(sizeof families / sizeof *families))
+        return fprintf(stderr, "usage: mutate attention|conv|norm N\n"), 2;
+    skip = atoi(argv[2]);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(run)};
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    for (int i = 0; skip < 0 && i < emu_barriers_seen(); i++) {
+        int line;
+        const char *file = emu_barrier_site(i, &line);
+        printf("barrier %d %s:%d\n", i, file, line);
+    }
+    return rc;
+}
