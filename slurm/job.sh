@@ -1,7 +1,6 @@
 # What every job does; the .sbatch files beside this one read it, `atelier submit` puts it into the scripts it writes.
 # Set before: ATELIER COMMAND CONFIG OVERRIDES LAUNCHER MPI SETUP SCRATCH MAX_RESTARTS.
 set -u
-shopt -s extglob
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 say() { printf '%s job %s: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$job" "$*"; }
 eval "$SETUP"

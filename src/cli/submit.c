@@ -87,7 +87,7 @@ done:
 /* OUTPUT/slurm/jobs: "NUMBER TIME SCRIPT" lines, which `atelier status` reads. */
 static int remember(const JobNeed *n, const char *id, const char *name)
 {
-    char *path, *line, now[CLOCK_UTC_SIZE];
+    char *path, *line = NULL, now[CLOCK_UTC_SIZE];
     clock_utc_text(now);
     TRY(str_format(&path, "%s/slurm/jobs", n->output));
     int rc = str_format(&line, "%s %s %s\n", id, now, name);
@@ -97,8 +97,7 @@ static int remember(const JobNeed *n, const char *id, const char *name)
     if (fd >= 0)
         close(fd);
     free(path);
-    if (rc >= 0)
-        free(line);
+    free(line);
     return rc;
 }
 

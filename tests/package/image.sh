@@ -11,6 +11,7 @@ step() { # NAME ROOT STEP
 check "image: a bare root" mmdebstrap --variant=minbase --include=ca-certificates bookworm "$TMP/base"
 cp /etc/resolv.conf "$TMP/base/etc/" 2>/dev/null
 for f in /etc/apt/apt.conf /etc/apt/apt.conf.d/*proxy* /etc/apt/sources.list /etc/apt/sources.list.d/*; do [ -f "$f" ] && cp --parents "$f" "$TMP/base"; done
+echo force-unsafe-io >"$TMP/base/etc/dpkg/dpkg.cfg.d/test"
 cp -a "$TMP/base" "$TMP/run"
 for r in base run; do mount --bind /dev "$TMP/$r/dev" && mount -t proc proc "$TMP/$r/proc"; done
 trap 'for r in base run; do umount "$TMP/$r/dev" "$TMP/$r/proc" 2>/dev/null; done; rm -rf "$TMP"' EXIT
