@@ -360,11 +360,12 @@ const float *cond_pooled(const Cond *c, int call, CondSide side)
     return side_of(c, side)->count ? stage_at(side_of(c, side), call)->pooled : NULL;
 }
 
-int cond_count(const CondEncoder *e, const char *prompt, const char *negative, int calls, int *chunks)
+int cond_count(const CondEncoder *e, const char *prompt, const char *negative, int calls, int *chunks, int *parts)
 {
     Cond c = {0};
     int rc = all_tokens(&c, e, prompt, negative, calls);
     *chunks = c.chunks;
+    *parts = c.parts;
     deinit(&c);
     return rc;
 }

@@ -64,8 +64,8 @@ int cond_parts(const Cond *c);
 double cond_part_weight(const Cond *c, int part);
 const float *cond_part_get(const Cond *c, int call, int part);
 
-/* The number of chunks that cond_create would give, without encoding: for planning and for grouping items. */
-int cond_count(const CondEncoder *e, const char *prompt, const char *negative, int calls, int *chunks);
+/* The numbers of chunks and parts that cond_create would give, without encoding: for planning. */
+int cond_count(const CondEncoder *e, const char *prompt, const char *negative, int calls, int *chunks, int *parts);
 
 /* ---- pieces, for tests ---- */
 /* z[length * width] weighed in place; empty: hidden states of the empty prompt (atelier, comfyui) or NULL. */

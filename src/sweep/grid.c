@@ -93,8 +93,19 @@ static int axis_cost(const SweepAxis *a, double guidance)
     return on && off && cost > SWEEP_ETA ? SWEEP_ETA : cost;
 }
 
+static int check_batch_index(const SweepGrid *g)
+{
+    int most = g->base.batch_index, size = g->base.batch_size;
+    for (int i = 0; i < g->naxes; i++)
+        for (int64_t k = 0; g->axis[i].value && g->axis[i].set & 1u << SWEEP_BATCH_INDEX && k < g->axis[i].count; k++)
+            most = g->axis[i].value[k].batch_index > most ? g->axis[i].value[k].batch_index : most;
+    return most == 0 || most < size ? 0
+                                    : err_set(ERR_RANGE, "batch_index %d: expected 0..batch_size - 1, and batch_size is %d", most, size);
+}
+
 static int order_axes(SweepGrid *g)
 {
+    TRY(check_batch_index(g));
     g->product = 1;
     for (int i = 0; i < g->naxes; i++) {
         SweepAxis *a = &g->axis[i];
@@ -459,8 +470,6 @@ int sweep_item_setup(const SweepItem *it, const SweepConf *c, const Render *r, R
     render_setup_tile(r, s, c->vae_tile);
     if (it->batch_size && it->seed_compat != SAMPLER_COMPAT_COMFYUI)
         return err_set(ERR_UNSUPPORTED, "batch_size: only ComfyUI draws the noise of a batch as a whole (seed_compat: comfyui)");
-    if (it->batch_index && it->batch_index >= it->batch_size)
-        return err_set(ERR_RANGE, "batch_index %d: expected 0..batch_size - 1, and batch_size is %d", it->batch_index, it->batch_size);
     if (it->nlora > RENDER_MAX_LORA)
         return err_set(ERR_RANGE, "%d LoRAs at once: at most %d", it->nlora, RENDER_MAX_LORA);
     for (int i = 0; i < it->nlora; i++) /* scale 0 is the plain network, to the bit */

@@ -5,12 +5,13 @@
 #include "sweep/sheet.h"
 #include "sweep/sweep.h"
 
-enum { MAX_KINDS = 64 };
+enum { MAX_KINDS = 64, MAX_MEASURED = 20000, SHORT = 75 }; /* SHORT: bytes, so tokens at most, of one chunk */
 
 /* Batches that need the same networks. */
 typedef struct {
     SweepItem item;
     RenderSetup setup;
+    RenderPrompt prompt;
     RenderPlan plan;
     int64_t images, batches;
     int rows;   /* largest batch */
@@ -22,11 +23,14 @@ typedef struct {
     Kind *kind;
     int nkind;
     int64_t batches, left; /* left: images of kinds beyond MAX_KINDS */
+    int64_t measured;      /* prompts */
     double flops, pixels, latents; /* pixels: bytes of RGB */
 } Plans;
 
-static int same_kind(const Kind *k, const RenderSetup *s)
+static int same_kind(const Kind *k, const RenderSetup *s, const RenderPrompt *prompt)
 {
+    if (k->prompt.chunks != prompt->chunks || k->prompt.runs != prompt->runs)
+        return 0;
     if (k->setup.width != s->width || k->setup.height != s->height || k->setup.guided != s->guided || k->setup.nlora != s->nlora ||
         k->setup.sampler.steps != s->sampler.steps || k->setup.sampler.kind != s->sampler.kind)
         return 0;
@@ -36,50 +40,87 @@ static int same_kind(const Kind *k, const RenderSetup *s)
     return 1;
 }
 
-static int add_batch(Plans *p, const SweepConf *c, const SweepItem *it, int n)
+/* The size of an item's prompts, if larger than *most. Short ones are one chunk, whatever they say, but for inversions of many vectors and
+ * BREAK; of others so many are looked at as is no great work. */
+static int prompt_size(Plans *p, const SweepConf *c, const SweepItem *it, const RenderSetup *s, RenderPrompt *most)
 {
-    RenderSetup s;
+    RenderItem item;
+    RenderPrompt size = {1, 1};
+    SweepItem full = {0};
+    int templates = 0;
+    for (int i = 0; i < p->grid.naxes; i++)
+        templates |= p->grid.axis[i].templates != NULL;
+    if (!templates && !c->embeddings.count && strlen(it->prompt) <= SHORT && strlen(it->negative) <= SHORT && !strstr(it->prompt, "BREAK") &&
+        !strstr(it->negative, "BREAK") && !strstr(it->prompt, "AND"))
+        return 0;
+    if (p->measured++ >= MAX_MEASURED)
+        return 0;
+    int rc = sweep_item_load(&p->grid, it->index, &full);
+    if (rc >= 0) {
+        sweep_item_render(&full, &item);
+        rc = render_prompt_size(p->render, s, &item, &size);
+    }
+    sweep_item_deinit(&full);
+    most->chunks = size.chunks > most->chunks ? size.chunks : most->chunks;
+    most->runs = size.runs > most->runs ? size.runs : most->runs;
+    return rc;
+}
+
+typedef struct {
+    SweepItem first;
+    RenderSetup setup;
+    RenderPrompt prompt; /* the largest */
+    int n;
+} Batch;
+
+static void add_batch(Plans *p, const SweepConf *c, const Batch *b)
+{
+    const RenderSetup *s = &b->setup;
     int64_t dim[3];
-    TRY_CTX(sweep_item_setup(it, c, p->render, &s), "image %lld", (long long)it->index);
-    int64_t latent = render_latent_count(p->render, &s, dim);
-    int w, h;
-    render_setup_size(p->render, &s, &w, &h);
+    int64_t latent = render_latent_count(p->render, s, dim);
+    int w, h, n = b->n;
+    render_setup_size(p->render, s, &w, &h);
     p->batches++;
     p->pixels += 3.0 * w * h * n;
     p->latents += c->latents ? 4.0 * (double)latent * n : 0;
     int k = 0;
-    while (k < p->nkind && !same_kind(&p->kind[k], &s))
+    while (k < p->nkind && !same_kind(&p->kind[k], s, &b->prompt))
         k++;
     if (k == MAX_KINDS) {
         p->left += n;
-        return 0;
+        return;
     }
     Kind *kind = &p->kind[k];
     if (k == p->nkind) {
-        *kind = (Kind){.item = *it, .setup = s};
+        *kind = (Kind){.item = b->first, .setup = *s, .prompt = b->prompt};
         p->nkind++;
     }
     kind->images += n;
     kind->batches++;
     kind->rows = n > kind->rows ? n : kind->rows;
-    return 0;
 }
 
 /* Item by item in work order: nothing is kept but one line per kind of batch. */
 static int add_batches(Plans *p, const SweepConf *c)
 {
-    SweepItem first = {0}, it;
-    int n = 0;
+    Batch b = {0};
+    SweepItem it;
     for (int64_t k = 0; k < p->grid.count; k++) {
         sweep_grid_item(&p->grid, sweep_grid_at(&p->grid, k), &it);
-        if (n && (n == c->batch || !sweep_item_compatible(&first, &it))) {
-            TRY(add_batch(p, c, &first, n));
-            n = 0;
+        if (b.n && (b.n == c->batch || !sweep_item_compatible(&b.first, &it))) {
+            add_batch(p, c, &b);
+            b.n = 0;
         }
-        if (!n++)
-            first = it;
+        if (!b.n++) {
+            b.first = it;
+            b.prompt = (RenderPrompt){1, 1};
+            TRY_CTX(sweep_item_setup(&it, c, p->render, &b.setup), "image %lld", (long long)it.index);
+        }
+        TRY_CTX(prompt_size(p, c, &it, &b.setup, &b.prompt), "image %lld", (long long)it.index);
     }
-    return n ? add_batch(p, c, &first, n) : 0;
+    if (b.n)
+        add_batch(p, c, &b);
+    return 0;
 }
 
 static void plans_deinit(Plans *p)
@@ -111,7 +152,7 @@ static int make_plans(Plans *p, const SweepConf *c, int threads)
         return err_set(ERR_NOMEM, "out of memory");
     TRY(add_batches(p, c));
     for (int i = 0; i < p->nkind; i++) {
-        TRY(render_plan(p->render, &p->kind[i].setup, p->kind[i].rows, &p->kind[i].plan));
+        TRY(render_plan(p->render, &p->kind[i].setup, p->kind[i].rows, &p->kind[i].prompt, &p->kind[i].plan));
         p->flops += p->kind[i].plan.flops_image * (double)p->kind[i].images;
     }
     if (p->left) /* as the others on average */
@@ -192,6 +233,10 @@ static void kind_text(const Kind *k, StrBuf *out)
         sweep_lora_text(k->item.lora, k->item.nlora, out);
     else
         str_add(out, "no LoRA");
+    if (k->prompt.chunks > 1)
+        str_add_format(out, ", prompts of %d chunks", k->prompt.chunks);
+    if (k->prompt.runs > 1)
+        str_add_format(out, ", AND: %d runs per call", k->prompt.runs);
     str_add_format(out, ": %lld batches of up to %d\n", (long long)k->batches, k->rows);
     part_line(out, "text encoder", &k->plan.part[PIPELINE_TEXT]);
     part_line(out, "UNet", &k->plan.part[PIPELINE_UNET]);

@@ -184,7 +184,14 @@ typedef struct {
     size_t peak;          /* bytes of arenas and weights held at once, given conf.keep */
     double flops_image;   /* per image, text encoding left out */
 } RenderPlan;
-int render_plan(Render *r, const RenderSetup *s, int n, RenderPlan *plan);
+/* What an item's prompts ask of the UNet: rows of its context by the text encoder's length, runs per model call (A1111's AND). */
+typedef struct {
+    int chunks, runs;
+} RenderPrompt;
+/* Without encoding. Errors of the prompts' syntax. */
+int render_prompt_size(Render *r, const RenderSetup *s, const RenderItem *item, RenderPrompt *out);
+/* prompt: NULL for one of usual length. */
+int render_plan(Render *r, const RenderSetup *s, int n, const RenderPrompt *prompt, RenderPlan *plan);
 
 /* Several models that share threads and memory: networks of all of them together stay within `keep`, the least recently used go
  * first. */

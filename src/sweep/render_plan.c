@@ -14,10 +14,10 @@ static int plan_part(Render *r, const RenderNetSpec *spec, RenderPart *part)
     return 0;
 }
 
-static RenderNetSpec unet_spec(Render *r, const RenderSetup *s, int n)
+static RenderNetSpec unet_spec(Render *r, const RenderSetup *s, int n, int chunks)
 {
     return (RenderNetSpec){.kind = RENDER_NET_UNET, .setup = s, .rows = (s->guided ? 2 : 1) * n, .width = s->width, .height = s->height,
-                           .tokens = pipeline_text(r->pipe)->positions};
+                           .tokens = chunks * pipeline_text(r->pipe)->positions};
 }
 
 /* Runs of the VAE for one image at a size, by network size; adds the second one of a pass through pixels. */
@@ -35,13 +35,14 @@ static int plan_vae(Render *r, const RenderSetup *one, const RenderSetup *two, R
     return plan_part(r, &encode, &plan->part[RENDER_PLAN_ENCODER]);
 }
 
-int render_plan(Render *r, const RenderSetup *s, int n, RenderPlan *plan)
+int render_plan(Render *r, const RenderSetup *s, int n, const RenderPrompt *prompt, RenderPlan *plan)
 {
+    const RenderPrompt size = prompt ? *prompt : (RenderPrompt){1, 1};
     memset(plan, 0, sizeof *plan);
     TRY(render_setup_check(r, s));
     RenderSetup two = render_second_setup(r, s);
     const RenderNetSpec text = {.kind = RENDER_NET_TEXT, .setup = s, .rows = 1};
-    RenderNetSpec unet = unet_spec(r, s, n), second = unet_spec(r, &two, n);
+    RenderNetSpec unet = unet_spec(r, s, n, size.chunks), second = unet_spec(r, &two, n, size.chunks);
     TRY(plan_part(r, &text, &plan->part[PIPELINE_TEXT]));
     TRY(plan_part(r, &unet, &plan->part[PIPELINE_UNET]));
     TRY(render_pass_calls(s, s->source, &plan->model_calls));
@@ -57,7 +58,7 @@ int render_plan(Render *r, const RenderSetup *s, int n, RenderPlan *plan)
         most = bytes > most ? bytes : most;
     }
     plan->peak = all <= (size_t)r->keep ? all : most > (size_t)r->keep ? most : (size_t)r->keep;
-    plan->flops_image = (plan->part[PIPELINE_UNET].flops * plan->model_calls + plan->part[RENDER_PLAN_SECOND].flops * plan->second_calls) / n +
+    plan->flops_image = (plan->part[PIPELINE_UNET].flops * plan->model_calls + plan->part[RENDER_PLAN_SECOND].flops * plan->second_calls) * size.runs / n +
                         plan->part[PIPELINE_VAE].flops * plan->decodes + plan->part[RENDER_PLAN_ENCODER].flops * plan->encodes;
     return 0;
 }

@@ -118,17 +118,35 @@ static int encode(void *ctx, const int32_t *ids, const CondVector *vectors, int 
     return 0;
 }
 
+static CondEncoder encoder_of(Encoding *e)
+{
+    const Render *r = e->r;
+    const ClipConfig *c = pipeline_text(r->pipe);
+    return (CondEncoder){.tok = r->tok,
+                         .length = c->positions,
+                         .width = c->hidden,
+                         .rules = e->setup->rules,
+                         .words = r->words.count ? &r->words : NULL,
+                         .encode = encode,
+                         .ctx = e};
+}
+
+int render_prompt_size(Render *r, const RenderSetup *s, const RenderItem *item, RenderPrompt *out)
+{
+    Encoding e = {r, s};
+    const CondEncoder encoder = encoder_of(&e);
+    int calls, parts = 1;
+    *out = (RenderPrompt){1, 1};
+    TRY(render_pass_calls(s, s->source, &calls));
+    TRY(cond_count(&encoder, item->prompt, s->guided ? item->negative : NULL, calls > 0 ? calls : 1, &out->chunks, &parts));
+    out->runs = parts > 1 ? parts / 2 + 1 : 1;
+    return 0;
+}
+
 int render_cond(Render *r, const RenderSetup *s, const RenderItem *item, int calls, Cond **out)
 {
-    const ClipConfig *c = pipeline_text(r->pipe);
     Encoding e = {r, s};
-    const CondEncoder encoder = {.tok = r->tok,
-                                 .length = c->positions,
-                                 .width = c->hidden,
-                                 .rules = s->rules,
-                                 .words = r->words.count ? &r->words : NULL,
-                                 .encode = encode,
-                                 .ctx = &e};
+    const CondEncoder encoder = encoder_of(&e);
     return cond_create(out, &encoder, item->prompt, s->guided ? item->negative : NULL, calls);
 }
 

@@ -193,7 +193,8 @@ void sweep_sched_stored(SweepSched *s, int rank, int64_t count)
     w->stored = count;
     while (k < w->nheld && w->passed + w->held[k].end - w->held[k].begin <= count)
         w->passed += w->held[k].end - w->held[k].begin, k++;
-    memmove(w->held, w->held + k, (size_t)(w->nheld - k) * sizeof *w->held);
+    if (k && k < w->nheld)
+        memmove(w->held, w->held + k, (size_t)(w->nheld - k) * sizeof *w->held);
     w->nheld -= k;
 }
 

@@ -112,6 +112,21 @@ static int check_batch(Run *run, int64_t item, RenderSetup *s, Render **r)
     return 0;
 }
 
+static int plan_largest(Run *run, Render *r, int64_t index, int n)
+{
+    SweepItem it = {0};
+    RenderItem item;
+    RenderPrompt prompt;
+    int rc;
+    TRY_GOTO(sweep_item_load(&run->grid, index, &it));
+    sweep_item_render(&it, &item);
+    TRY_GOTO(render_prompt_size(r, &run->largest, &item, &prompt));
+    rc = render_plan(r, &run->largest, n, &prompt, &run->plan);
+done:
+    sweep_item_deinit(&it);
+    return rc;
+}
+
 /* Every setting that occurs is checked, and the batch with the most pixels and network rows planned, before anything is written. */
 static int check_settings(Run *run)
 {
@@ -135,7 +150,7 @@ static int check_settings(Run *run)
     }
     if (w.count) {
         TRY_GOTO(check_batch(run, w.item[at], &run->largest, &r));
-        TRY_GOTO(render_plan(r, &run->largest, (int)size_at, &run->plan));
+        TRY_GOTO(plan_largest(run, r, w.item[at], (int)size_at));
         rc = check_memory(run, (int)size_at);
     }
 done:

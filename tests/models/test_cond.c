@@ -120,21 +120,21 @@ static CondEncoder encoder(int *length, PromptRules rules)
 static void test_cond__lengths(void **state)
 {
     (void)state;
-    int length = 7, n;
+    int length = 7, n, parts;
     CondEncoder e = encoder(&length, PROMPT_A1111);
     Cond *c;
     OK(cond_create(&c, &e, "a b c d e f", "g", 10));
     assert_int_equal(cond_chunks(c), 2);
-    OK(cond_count(&e, "a b c d e f", "g", 10, &n));
+    OK(cond_count(&e, "a b c d e f", "g", 10, &n, &parts));
     assert_int_equal(n, 2);
     const float *p = cond_get(c, 0, COND_PROMPT), *g = cond_get(c, 9, COND_NEGATIVE);
     assert_true(p[WIDTH * 8] == (float)id_of("f"));
     assert_true(g[WIDTH * 1] == (float)id_of("g") && g[WIDTH * 8] == (float)id_of("g")); /* repeated whole */
     assert_true(cond_pooled(c, 0, COND_PROMPT)[0] == (float)id_of("a"));
     cond_destroy(c);
-    OK(cond_count(&e, "a BREAK b BREAK c", "a BREAK b", 1, &n));
+    OK(cond_count(&e, "a BREAK b BREAK c", "a BREAK b", 1, &n, &parts));
     assert_int_equal(n, 6);
-    OK(cond_count(&e, "a BREAK b BREAK c BREAK d BREAK e BREAK f BREAK g", "a BREAK b BREAK c BREAK d BREAK e", 1, &n));
+    OK(cond_count(&e, "a BREAK b BREAK c BREAK d BREAK e BREAK f BREAK g", "a BREAK b BREAK c BREAK d BREAK e", 1, &n, &parts));
     assert_int_equal(n, 7); /* 35 would be too many: filled up with empty chunks */
     OK(cond_create(&c, &e, "a", NULL, 1));
     assert_null(cond_get(c, 0, COND_NEGATIVE));
@@ -150,6 +150,9 @@ static void test_cond__and(void **state)
     FAILS(cond_create(&c, &e, "a AND b", NULL, 1), ERR_UNSUPPORTED, "AND");
     OK(cond_create(&c, &e, "a :1.5 AND b c : -.5 AND[d:e:3]", "f AND g", 6));
     assert_int_equal(cond_parts(c), 3);
+    int n, parts;
+    OK(cond_count(&e, "a AND b BREAK c", "d", 1, &n, &parts));
+    assert_true(n == 2 && parts == 2);
     assert_true(cond_part_weight(c, 0) == 1.5 && cond_part_weight(c, 1) == -0.5 && cond_part_weight(c, 2) == 1);
     assert_true(cond_part_get(c, 0, 1)[WIDTH] == (float)id_of("b") && cond_part_get(c, 0, 1)[2 * WIDTH] == (float)id_of("c"));
     assert_true(cond_part_get(c, 0, 2)[WIDTH] == (float)id_of("d") && cond_part_get(c, 5, 2)[WIDTH] == (float)id_of("e"));

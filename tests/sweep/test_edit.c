@@ -268,14 +268,14 @@ static void test_sweep_edit__plan_counts_both_passes(void **state)
     s.sampler.steps = 6;
     s.hires.steps = 4;
     s.hires.strength = 0.5;
-    OK(render_plan(*state, &s, 2, &p));
+    OK(render_plan(*state, &s, 2, NULL, &p));
     assert_int_equal(p.model_calls, 6);
     assert_int_equal(p.second_calls, 2);
     assert_int_equal(p.decodes, 2);
     assert_int_equal(p.encodes, 1);
     assert_true(p.part[RENDER_PLAN_SECOND].arena > p.part[PIPELINE_UNET].arena);
     make_setup(*state, KIND_TILES, &s);
-    OK(render_plan(*state, &s, 1, &p));
+    OK(render_plan(*state, &s, 1, NULL, &p));
     assert_int_equal(p.decodes, 2);
     assert_int_equal(p.part[RENDER_PLAN_SECOND].nodes, 0);
 }

@@ -95,4 +95,8 @@ check batch__reproduced says '3 images: 3 identical' "$A" reproduce "$T/b/run.h5
 refused batch__index_too_large 1 "batch_index 2: expected 0..batch_size - 1" "$A" sweep "$T/b.yaml" batch_size=2 output="$T/b2"
 refused batch__other_programs 1 "only ComfyUI draws" "$A" sweep "$T/b.yaml" seed_compat=a1111-gpu output="$T/b3"
 
+# The plan knows long prompts and AND.
+check plan__prompts says 'prompts of 2 chunks' "$A" plan "$T/b.yaml" 'axes={prompt: [a BREAK b, a AND b]}' batch_size=0 seed_compat=a1111-cpu
+check plan__and says 'AND: 2 runs per call' "$A" plan "$T/b.yaml" 'axes={prompt: [a BREAK b, a AND b]}' batch_size=0 seed_compat=a1111-cpu
+
 exit $((fails > 0))

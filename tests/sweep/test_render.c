@@ -348,8 +348,8 @@ static void test_sweep_render__plan_is_exact(void **state)
     RenderSetup s;
     RenderPlan p, q;
     small_setup(*state, &s);
-    OK(render_plan(*state, &s, 1, &p));
-    OK(render_plan(*state, &s, 3, &q));
+    OK(render_plan(*state, &s, 1, NULL, &p));
+    OK(render_plan(*state, &s, 3, NULL, &q));
     assert_int_equal(p.model_calls, 3);
     assert_true(q.part[PIPELINE_UNET].flops > 2.9 * p.part[PIPELINE_UNET].flops);
     assert_true(q.part[PIPELINE_UNET].arena > p.part[PIPELINE_UNET].arena);
