@@ -217,7 +217,8 @@ static int class_kind(SamplerConf *conf, const json_t *root, SamplerKind *kind)
     if (!name)
         return err_set(ERR_FORMAT, "no _class_name (not a scheduler configuration)");
     if (strncmp(name, "FlowMatch", 9) == 0)
-        return err_set(ERR_UNSUPPORTED, "%s (a flow-matching model) is not available", name);
+        return err_set(ERR_UNSUPPORTED, "%s is for flow-matching models (SD3, FLUX), which are not available; Stable Diffusion 1.x and 2.x have others, "
+                       "as PNDMScheduler", name);
     snprintf(conf->class_name, sizeof conf->class_name, "%s", name);
     *kind = sampler_kind_of_class(name);
     if (!algorithm || strcmp(algorithm, "dpmsolver++") == 0 || (*kind != SAMPLER_DPMPP_2M && *kind != SAMPLER_DPMPP_2S))

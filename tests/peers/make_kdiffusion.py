@@ -165,6 +165,25 @@ def run(rules, sampler, name, v=False, **kw):
     return fn(denoiser(rules, v), X0 * sigmas[0], sigmas, **kw).numpy().reshape(-1)
 
 
+STRENGTH, SOURCE = 0.6, NOISE[19]
+REPAINT = (torch.arange(64).reshape(1, 4, 4, 4) % 3) / 2
+
+
+def edit(rules, sampler, name, masked):
+    """img2img and inpainting. A1111: modules/sd_samplers_common.py setup_img2img_steps, sd_samplers_cfg_denoiser.py apply_blend;
+    ComfyUI: comfy/samplers.py KSampler.set_steps, KSamplerX0Inpaint."""
+    sigmas = schedule(rules, name, int(STEPS / STRENGTH))[-STEPS - 1:] if rules == "comfy" else levels(rules, sampler, name)[STEPS - int(STRENGTH * STEPS) - 1:]
+    model = denoiser(rules, False)
+
+    def blended(x, sigma, **kw):
+        if rules == "comfy":
+            x = x * REPAINT + (X0 * sigma.reshape(-1)[0] + SOURCE) * (1 - REPAINT)
+        return model(x, sigma, **kw) * REPAINT + SOURCE * (1 - REPAINT)
+
+    kw = {} if sampler in ("euler", "heun", "dpmpp_2m") else {"noise_sampler": Noises()}
+    return SAMPLERS[sampler](blended if masked else model, X0 * sigmas[0] + SOURCE, sigmas, disable=True, **kw).numpy().reshape(-1)
+
+
 class Hijack:
     randn_like = staticmethod(Noises())
 
@@ -201,6 +220,10 @@ for rules in ("comfy", "a1111"):
             if rules == "a1111" and name == "kl_optimal" and sampler in ("dpm2", "dpm2_a", "dpmpp_3m_sde"):
                 continue  # the list does not end with 0: its last level is dropped in place of the one before
             out[f"{rules}/{sampler}/{name}"] = run(rules, sampler, name)
+    for sampler in ("euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_sde"):
+        for name in ("normal", "karras"):
+            out[f"{rules}/{sampler}/{name}/img2img"] = edit(rules, sampler, name, False)
+            out[f"{rules}/{sampler}/{name}/inpaint"] = edit(rules, sampler, name, True)
     for sampler in ("euler", "dpmpp_2m"):
         out[f"{rules}/{sampler}/karras/v"] = run(rules, sampler, "karras", v=True)
     for sampler in ("euler_a", "dpmpp_2s_a", "dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde", "dpm2_a"):
