@@ -38,7 +38,7 @@ ISA_base   := -DCPU_ISA=base -DCPU_ISA_LEVEL=0
 ISA_avx2   := -DCPU_ISA=avx2 -DCPU_ISA_LEVEL=1 -march=haswell
 ISA_avx512 := -DCPU_ISA=avx512 -DCPU_ISA_LEVEL=2 -march=skylake-avx512 -mprefer-vector-width=512
 
-.PHONY: FORCE registers all clean help check check-emu check-emu-san check-unit check-mpi check-cli check-slurm check-cloud check-package check-image man install dist deb check-fuzz check-peers asan ubsan lint format bench bench-sweep demo install-deps base
+.PHONY: FORCE registers all clean help check check-emu check-emu-san check-unit check-mpi check-cli check-slurm check-cloud check-package check-image man install dist deb check-fuzz check-peers asan ubsan lint format bench bench-sweep bench-train demo install-deps base
 all: atelier
 
 help:
@@ -239,6 +239,9 @@ bench: $(BENCHBIN) atelier ## speed and memory against diffusers where present
 
 bench-sweep: $(filter %/bench_sched %/bench_writer %/bench_plan,$(BENCHBIN)) ## sweeps: efficiency of the distribution, writer, planner
 	@for b in sched writer plan; do echo "== bench_$$b"; $(BUILD)/benchmarks/bench_$$b || exit 1; done
+
+bench-train: $(BUILD)/benchmarks/bench_train atelier ## training on 1 to 4 ranks, the share of communication, a model of 1,024 GPUs
+	@python3 benchmarks/train_scaling.py $(BUILD)/benchmarks/bench_train
 
 # ---- the main job ------------------------------------------------------------------------------------------------------
 APT := gcc g++ make pkg-config libdnnl-dev libopenmpi-dev openmpi-bin libhdf5-dev libpng-dev libjpeg62-turbo-dev libwebp-dev libcairo2-dev libpango1.0-dev fonts-dejavu-core libyaml-dev \

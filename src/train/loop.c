@@ -222,6 +222,10 @@ static int run_steps(Loop *l, TrainResult *r)
     progress_break(&bar);
     int64_t tenth = s->step / 10 + 1;
     r->steps = s->step;
+    r->first = first;
+    r->values = s->n;
+    r->wall = clock_now() - l->began;
+    memcpy(r->seconds, l->step.seconds, sizeof r->seconds);
     r->first_loss = mean_loss(s, 0, tenth);
     r->last_loss = mean_loss(s, s->step - tenth, s->step);
     return stopped ? err_set(ERR_STOPPED, "stopped by %s after step %lld; run again to continue", signal_name(stopped),

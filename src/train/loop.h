@@ -9,11 +9,14 @@
 #include "sampler/schedule.h"
 #include "train/dataset.h"
 #include "train/state.h"
+#include "train/step.h"
 
 typedef struct {
     int64_t steps;      /* done, all in all */
     float first_loss, last_loss; /* means over the first and last tenth of the steps */
     double images_per_s;
+    double wall, seconds[TRAIN_PHASES]; /* of this rank's part of the run, and of it in each phase of the steps */
+    int64_t first, values;  /* steps that were done before; trained values */
 } TrainResult;
 
 /* Collective. 0 when all steps are done, ERR_STOPPED after a signal (state saved), else an error agreed by all ranks. */
