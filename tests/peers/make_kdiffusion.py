@@ -1,5 +1,5 @@
 """Vectors of tests/sampler/test_kdiffusion.c: sigma lists of ComfyUI and A1111, and k-diffusion's samplers run over them with a cheap
-stand-in for the network.  Needs torch, scipy, torchsde, safetensors and k-diffusion's sampling.py (github.com/crowsonkb/k-diffusion, MIT).
+stand-in for the network.  Needs torch, scipy, torchsde, diffusers, safetensors and k-diffusion's sampling.py (github.com/crowsonkb/k-diffusion, MIT).
 Schedules and the samplers that k-diffusion lacks are written here from the formulas of ComfyUI (comfy/samplers.py,
 comfy/k_diffusion/sampling.py) and A1111 (modules/sd_schedulers.py, modules/sd_samplers_timesteps_impl.py).
     python tests/peers/make_kdiffusion.py path/to/k_diffusion/sampling.py tests/vectors/schedulers/kdiffusion.safetensors"""
@@ -11,6 +11,7 @@ import types
 import numpy as np
 import torch
 from safetensors.numpy import save_file
+from diffusers import UniPCMultistepScheduler
 from scipy import stats
 
 torch.set_num_threads(1)
@@ -165,6 +166,21 @@ def run(rules, sampler, name, v=False, **kw):
     return fn(denoiser(rules, v), X0 * sigmas[0], sigmas, **kw).numpy().reshape(-1)
 
 
+def unipc(name):
+    """ComfyUI's uni_pc (comfy/extra_samplers/uni_pc.py sample_unipc): B(h) = h of order 3, the last but one level dropped, 0.001 for 0;
+    by diffusers' UniPC over these levels."""
+    s = schedule("comfy", name, STEPS + 1).double()
+    s = torch.cat([s[:-2], torch.tensor([0.001], dtype=torch.float64)])
+    d = UniPCMultistepScheduler(solver_order=3, solver_type="bh1", lower_order_final=True)
+    d.set_timesteps(STEPS)
+    d.sigmas, d.timesteps = s, torch.arange(STEPS)
+    x, model = X0.double() * s[0] / (1 + s[0] ** 2) ** 0.5, denoiser("comfy", False)
+    for i in range(STEPS):
+        ve = x * (1 + s[i] ** 2) ** 0.5
+        x = d.step((ve - model(ve, s[i])) / s[i], d.timesteps[i], x).prev_sample
+    return (x * (1 + s[-1] ** 2) ** 0.5).numpy().reshape(-1)
+
+
 STRENGTH, SOURCE = 0.6, NOISE[19]
 REPAINT = (torch.arange(64).reshape(1, 4, 4, 4) % 3) / 2
 
@@ -233,6 +249,8 @@ for rules in ("comfy", "a1111"):
         Hijack.randn_like = staticmethod(Noises())
         out[f"{rules}/{sampler}/karras/churn"] = run(rules, sampler, "karras", s_churn=2.0, s_tmin=0.1, s_tmax=9.0, s_noise=1.003)
         K.torch = torch
+for name in ("normal", "karras", "sgm_uniform", "exponential"):
+    out[f"comfy/unipc/{name}"] = unipc(name)
 out["a1111/ddim"] = timesteps("ddim")
 out["a1111/plms"] = timesteps("plms")
 save_file({k: np.ascontiguousarray(v, dtype=np.float32) for k, v in out.items()}, sys.argv[2])
