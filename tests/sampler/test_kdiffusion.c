@@ -122,7 +122,7 @@ static void test_sampler_kdiffusion__golden_trajectories(void **state)
     free(x0);
     free(noise);
     assert_int_equal(failed, 0);
-    assert_int_equal(ran, 340);
+    assert_int_equal(ran, 344);
 }
 
 static void test_sampler_kdiffusion__golden_sigmas(void **state)
