@@ -15,7 +15,7 @@ page() { # NAME LINE HELP-COMMAND...
             synopsis && /^ +\[?/ && !/^$/ { print; next }
             synopsis && /^$/ { print ".fi\n.SH DESCRIPTION\n.nf"; synopsis = 0; next }
             /^Keys of / { print ".fi\n.SH CONFIGURATION\n.nf"; next }
-            { print "\001" $0 }' | sed -e 's/\\/\\e/g' -e '/^\001/{s/^\001//; s/^\([.'"'"']\)/\\\&\1/; s/-/\\-/g;}'
+            { print "\001" $0 }' | sed -e 's/\\/\\e/g' -e '/^\x01/{s/^\x01//; s/^\([.'"'"']\)/\\\&\1/; s/-/\\-/g;}'
         printf '.fi\n.SH SEE ALSO\n%s\n' "$([ "$name" = atelier ] && echo ".BR atelier\\-COMMAND (1)" || echo '.BR atelier (1)')"
     } >"$out/$name.1"
 }

@@ -105,7 +105,8 @@ static void forget_pages(H5Journal *j)
 {
     for (size_t i = 0; i < j->cap; i++)
         free(j->page[i].data);
-    memset(j->page, 0, j->cap * sizeof *j->page);
+    if (j->cap)
+        memset(j->page, 0, j->cap * sizeof *j->page);
     j->count = 0;
 }
 

@@ -8,6 +8,7 @@ for c in atelier atelier-train atelier-sweep atelier-submit; do
     check "install__man_$c" test -s "$R/share/man/man1/$c.1.gz"
 done
 check install__page_of_every_command test "$(ls "$R"/share/man/man1 | wc -l)" -eq "$("$A" help | grep -cE '^  [a-z]+ +[A-Za-z]')"
+check install__pages_are_plain_text test -z "$(zcat "$R"/share/man/man1/*.gz | LC_ALL=C grep -n "[^[:print:][:space:]]")"
 check install__keys_are_in_the_page grep -q 'micro_batch .*images per forward pass' <(zcat "$R/share/man/man1/atelier-train.1.gz")
 if command -v man >/dev/null && command -v groff >/dev/null; then
     check install__pages_are_well_formed test -z "$(for f in "$R"/share/man/man1/*.gz; do LC_ALL=C.UTF-8 MANROFFSEQ= MANWIDTH=200 man --warnings -E UTF-8 -l -Tutf8 -Z "$f" 2>&1 >/dev/null; done)"
