@@ -10,6 +10,7 @@ enum { MAX_KINDS = 64, MAX_MEASURED = 20000, SHORT = 75 }; /* SHORT: bytes, so t
 /* Batches that need the same networks. */
 typedef struct {
     SweepItem item;
+    Render *render;
     RenderSetup setup;
     RenderPrompt prompt;
     RenderPlan plan;
@@ -19,7 +20,7 @@ typedef struct {
 
 typedef struct {
     SweepGrid grid;
-    Render *render;
+    RenderPool *pool;
     Kind *kind;
     int nkind;
     int64_t batches, left; /* left: images of kinds beyond MAX_KINDS */
@@ -40,9 +41,17 @@ static int same_kind(const Kind *k, const RenderSetup *s, const RenderPrompt *pr
     return 1;
 }
 
-/* The size of an item's prompts, if larger than *most. Short ones are one chunk, whatever they say, but for inversions of many vectors and
+typedef struct {
+    SweepItem first;
+    Render *render;
+    RenderSetup setup;
+    RenderPrompt prompt; /* the largest */
+    int n;
+} Batch;
+
+/* The size of an item's prompts, into the batch's largest. Short ones are one chunk, whatever they say, but for inversions of many vectors and
  * BREAK; of others so many are looked at as is no great work. */
-static int prompt_size(Plans *p, const SweepConf *c, const SweepItem *it, const RenderSetup *s, RenderPrompt *most)
+static int prompt_size(Plans *p, const SweepConf *c, const SweepItem *it, Batch *b)
 {
     RenderItem item;
     RenderPrompt size = {1, 1};
@@ -58,33 +67,26 @@ static int prompt_size(Plans *p, const SweepConf *c, const SweepItem *it, const 
     int rc = sweep_item_load(&p->grid, it->index, &full);
     if (rc >= 0) {
         sweep_item_render(&full, &item);
-        rc = render_prompt_size(p->render, s, &item, &size);
+        rc = render_prompt_size(b->render, &b->setup, &item, &size);
     }
     sweep_item_deinit(&full);
-    most->chunks = size.chunks > most->chunks ? size.chunks : most->chunks;
-    most->runs = size.runs > most->runs ? size.runs : most->runs;
+    b->prompt.chunks = size.chunks > b->prompt.chunks ? size.chunks : b->prompt.chunks;
+    b->prompt.runs = size.runs > b->prompt.runs ? size.runs : b->prompt.runs;
     return rc;
 }
-
-typedef struct {
-    SweepItem first;
-    RenderSetup setup;
-    RenderPrompt prompt; /* the largest */
-    int n;
-} Batch;
 
 static void add_batch(Plans *p, const SweepConf *c, const Batch *b)
 {
     const RenderSetup *s = &b->setup;
     int64_t dim[3];
-    int64_t latent = render_latent_count(p->render, s, dim);
+    int64_t latent = render_latent_count(b->render, s, dim);
     int w, h, n = b->n;
-    render_setup_size(p->render, s, &w, &h);
+    render_setup_size(b->render, s, &w, &h);
     p->batches++;
     p->pixels += 3.0 * w * h * n;
     p->latents += c->latents ? 4.0 * (double)latent * n : 0;
     int k = 0;
-    while (k < p->nkind && !same_kind(&p->kind[k], s, &b->prompt))
+    while (k < p->nkind && (p->kind[k].render != b->render || !same_kind(&p->kind[k], s, &b->prompt)))
         k++;
     if (k == MAX_KINDS) {
         p->left += n;
@@ -92,7 +94,7 @@ static void add_batch(Plans *p, const SweepConf *c, const Batch *b)
     }
     Kind *kind = &p->kind[k];
     if (k == p->nkind) {
-        *kind = (Kind){.item = b->first, .setup = *s, .prompt = b->prompt};
+        *kind = (Kind){.item = b->first, .render = b->render, .setup = *s, .prompt = b->prompt};
         p->nkind++;
     }
     kind->images += n;
@@ -114,9 +116,10 @@ static int add_batches(Plans *p, const SweepConf *c)
         if (!b.n++) {
             b.first = it;
             b.prompt = (RenderPrompt){1, 1};
-            TRY_CTX(sweep_item_setup(&it, c, p->render, &b.setup), "image %lld", (long long)it.index);
+            TRY(render_pool_get(p->pool, it.model[0] ? it.model : c->model, it.vae, &b.render));
+            TRY_CTX(sweep_item_setup(&it, c, b.render, &b.setup), "image %lld", (long long)it.index);
         }
-        TRY_CTX(prompt_size(p, c, &it, &b.setup, &b.prompt), "image %lld", (long long)it.index);
+        TRY_CTX(prompt_size(p, c, &it, &b), "image %lld", (long long)it.index);
     }
     if (b.n)
         add_batch(p, c, &b);
@@ -125,7 +128,7 @@ static int add_batches(Plans *p, const SweepConf *c)
 
 static void plans_deinit(Plans *p)
 {
-    render_close(p->render);
+    render_pool_destroy(p->pool);
     sweep_grid_deinit(&p->grid);
     free(p->kind);
 }
@@ -147,12 +150,12 @@ static int make_plans(Plans *p, const SweepConf *c, int threads)
     TRY(sweep_sheet_check(&p->grid, &c->sheet));
     sweep_conf_render(c, &conf);
     conf.threads = threads;
-    TRY(render_open(&p->render, &conf));
+    TRY(render_pool_create(&p->pool, &conf));
     if (!(p->kind = calloc(MAX_KINDS, sizeof *p->kind)))
         return err_set(ERR_NOMEM, "out of memory");
     TRY(add_batches(p, c));
     for (int i = 0; i < p->nkind; i++) {
-        TRY(render_plan(p->render, &p->kind[i].setup, p->kind[i].rows, &p->kind[i].prompt, &p->kind[i].plan));
+        TRY(render_plan(p->kind[i].render, &p->kind[i].setup, p->kind[i].rows, &p->kind[i].prompt, &p->kind[i].plan));
         p->flops += p->kind[i].plan.flops_image * (double)p->kind[i].images;
     }
     if (p->left) /* as the others on average */
@@ -224,8 +227,10 @@ static void part_line(StrBuf *out, const char *name, const RenderPart *part)
                    part->params, part->nodes);
 }
 
-static void kind_text(const Kind *k, StrBuf *out)
+static void kind_text(const Kind *k, const SweepConf *c, StrBuf *out)
 {
+    if (k->item.model[0] && strcmp(k->item.model, c->model) != 0)
+        str_add_format(out, "%s: ", k->item.model);
     str_add_format(out, "%lld images %dx%d, %s %d steps (%d model calls), %s, ", (long long)k->images, k->setup.width, k->setup.height,
                    sampler_kind_name(k->setup.sampler.kind), k->setup.sampler.steps, k->plan.model_calls,
                    k->setup.guided ? "guidance on" : "guidance off");
@@ -254,9 +259,9 @@ static int plan_text(const Plans *p, const SweepConf *c, int threads, StrBuf *ou
     if (p->grid.count < p->grid.product)
         str_add_format(out, ", less %lld that the conditions take out", (long long)(p->grid.product - p->grid.count));
     str_add_format(out, ", %lld batches\nmodel %s, %s, %s\n\n", (long long)p->batches, c->model, dtype_name(sweep_conf_dtype(c)),
-                   render_backend(p->render));
+                   p->nkind ? render_backend(p->kind[0].render) : "");
     for (int i = 0; i < p->nkind; i++)
-        kind_text(&p->kind[i], out);
+        kind_text(&p->kind[i], c, out);
     if (p->left)
         str_add_format(out, "and %lld images of more kinds\n", (long long)p->left);
     str_add_format(out, "\nin all %.3f TFLOP; peak %zu bytes (%.1f MiB) per rank\n", p->flops * 1e-12, peak, (double)peak / 1048576);

@@ -98,5 +98,6 @@ refused batch__other_programs 1 "only ComfyUI draws" "$A" sweep "$T/b.yaml" seed
 # The plan knows long prompts and AND.
 check plan__prompts says 'prompts of 2 chunks' "$A" plan "$T/b.yaml" 'axes={prompt: [a BREAK b, a AND b]}' batch_size=0 seed_compat=a1111-cpu
 check plan__and says 'AND: 2 runs per call' "$A" plan "$T/b.yaml" 'axes={prompt: [a BREAK b, a AND b]}' batch_size=0 seed_compat=a1111-cpu
+check plan__models says 'tests/vectors/sd21-tiny: 1 images' "$A" plan "$T/b.yaml" 'axes={model: [tests/vectors/sd15-tiny, tests/vectors/sd21-tiny]}' batch_size=0
 
 exit $((fails > 0))
