@@ -1,30 +1,9 @@
 /* softmax(q k^T scale) v with an online softmax. See kernels.h. */
-#include "device.h"
-#include "grid.h"
-#include "kernels.h"
+#include "attention.h"
 
 namespace {
 
-struct AttArg {
-    int64_t lq, lk, width; /* width = heads * d: elements from token to token */
-    int heads, d, causal;
-    float scale;
-};
-
 /* ---- tensor cores: 4 warps of 16 queries each, BC keys at a time (64; 32 where registers are short), double-buffered ---- */
-
-enum { BR = 64, THREADS = 128, SKEW = 8 };
-
-/* rows [first, first + ROWS) of one head into shared memory [ROWS][DP + SKEW]; what lies outside becomes 0. */
-template <int DP, int ROWS> __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *src, int64_t first, int64_t rows, AttArg a)
-{
-    const int CH = DP / 8;
-    for (int i = (int)threadIdx.x; i < ROWS * CH; i += THREADS) {
-        int r = i / CH, c = i % CH * 8;
-        bool inside = first + r < rows && c < a.d;
-        copy_async_16(tile + r * (DP + SKEW) + c, inside ? src + (first + r) * a.width + c : src, inside ? 16 : 0);
-    }
-}
 
 /* 16 queries x BC keys of q k^T. */
 template <int DP, int BC> __device__ __forceinline__ void scores(float s[BC / 8][4], const uint32_t qf[DP / 16][4], const bf16 *k)
@@ -147,24 +126,7 @@ __global__ void __launch_bounds__(THREADS) k_attention(const bf16 *q, const bf16
     }
 }
 
-/* ---- plain: one block per query (forward, dq) or per key (dk, dv). A thread takes one partner of a chunk of 128 for the products
- * of rows, then one channel in four for the sums over the chunk, in order. ---- */
-
-enum { PLAIN = 128, MOST_D = 512, PER_THREAD = MOST_D / PLAIN };
-
-template <typename T> __device__ __forceinline__ float dot_with(const float *a, const T *p, int d)
-{
-    float s = 0;
-    for (int c = 0; c < d; c++)
-        s = fmaf(a[c], load(p + c), s);
-    return s;
-}
-
-template <typename T> __device__ __forceinline__ void row_to_shared(float *a, const T *p, int d)
-{
-    for (int c = (int)threadIdx.x; c < d; c += PLAIN)
-        a[c] = load(p + c);
-}
+/* ---- plain: see attention.h ---- */
 
 template <typename T> __global__ void k_attention_plain(const T *q, const T *k, const T *v, T *o, float *lse, AttArg a)
 {
@@ -210,90 +172,6 @@ template <typename T> __global__ void k_attention_plain(const T *q, const T *k, 
         lse[(item * a.heads + head) * a.lq + row] = top + logf(sum);
 }
 
-/* delta[n, heads, lq] = sum over d of do * o; warp per row */
-template <typename T> __global__ void k_attention_delta(const T *dout, const T *o, float *delta, AttArg a)
-{
-    int64_t row = (int64_t)blockIdx.x * (PLAIN / 32) + threadIdx.x / 32, item = blockIdx.z, head = blockIdx.y;
-    if (row >= a.lq)
-        return;
-    int64_t at = (item * a.lq + row) * a.width + head * a.d;
-    float s = 0;
-    for (int c = (int)threadIdx.x % 32; c < a.d; c += 32)
-        s += load(dout + at + c) * load(o + at + c);
-    s = warp_sum(s);
-    if (threadIdx.x % 32 == 0)
-        delta[(item * a.heads + head) * a.lq + row] = s;
-}
-
-template <typename T>
-__global__ void k_attention_dq(const T *dout, const T *q, const T *k, const T *v, const float *lse, const float *delta, T *dq, AttArg a)
-{
-    SHARED(float, qr, MOST_D);
-    SHARED(float, dr, MOST_D);
-    SHARED(float, ds, PLAIN);
-    int64_t row = blockIdx.x, item = blockIdx.z, head = blockIdx.y, base = item * a.lk * a.width + head * a.d;
-    int64_t at = (item * a.lq + row) * a.width + head * a.d, stat = (item * a.heads + head) * a.lq + row;
-    int64_t last = a.causal ? min(row + 1, a.lk) : a.lk;
-    int t = (int)threadIdx.x;
-    float acc[PER_THREAD] = {0, 0, 0, 0};
-    row_to_shared(qr, q + at, a.d);
-    row_to_shared(dr, dout + at, a.d);
-    for (int64_t j0 = 0; j0 < last; j0 += PLAIN) {
-        int count = (int)min(last - j0, (int64_t)PLAIN);
-        BARRIER();
-        if (t < count) {
-            int64_t key = base + (j0 + t) * a.width;
-            float p = expf(dot_with(qr, k + key, a.d) * a.scale - lse[stat]);
-            ds[t] = p * (dot_with(dr, v + key, a.d) - delta[stat]);
-        }
-        BARRIER();
-        for (int i = 0; i < PER_THREAD && i * PLAIN + t < a.d; i++)
-            for (int j = 0; j < count; j++)
-                acc[i] = fmaf(ds[j], load(k + base + (j0 + j) * a.width + i * PLAIN + t), acc[i]);
-    }
-    for (int i = 0; i < PER_THREAD; i++)
-        if (i * PLAIN + t < a.d)
-            store(dq + at + i * PLAIN + t, acc[i] * a.scale);
-}
-
-template <typename T>
-__global__ void k_attention_dkv(const T *dout, const T *q, const T *k, const T *v, const float *lse, const float *delta, T *dk, T *dv, AttArg a)
-{
-    SHARED(float, kr, MOST_D);
-    SHARED(float, vr, MOST_D);
-    SHARED(float, ds, PLAIN);
-    SHARED(float, p, PLAIN);
-    int64_t key = blockIdx.x, item = blockIdx.z, head = blockIdx.y, base = item * a.lq * a.width + head * a.d;
-    int64_t at = (item * a.lk + key) * a.width + head * a.d, stat = (item * a.heads + head) * a.lq;
-    int t = (int)threadIdx.x;
-    float gk[PER_THREAD] = {0, 0, 0, 0}, gv[PER_THREAD] = {0, 0, 0, 0};
-    row_to_shared(kr, k + at, a.d);
-    row_to_shared(vr, v + at, a.d);
-    for (int64_t r0 = a.causal ? key : 0; r0 < a.lq; r0 += PLAIN) {
-        int count = (int)min(a.lq - r0, (int64_t)PLAIN);
-        BARRIER();
-        if (t < count) {
-            int64_t row = base + (r0 + t) * a.width;
-            p[t] = expf(dot_with(kr, q + row, a.d) * a.scale - lse[stat + r0 + t]);
-            ds[t] = p[t] * (dot_with(vr, dout + row, a.d) - delta[stat + r0 + t]);
-        }
-        BARRIER();
-        for (int i = 0; i < PER_THREAD && i * PLAIN + t < a.d; i++)
-            for (int j = 0; j < count; j++) {
-                int64_t c = base + (r0 + j) * a.width + i * PLAIN + t;
-                gk[i] = fmaf(ds[j], load(q + c), gk[i]);
-                gv[i] = fmaf(p[j], load(dout + c), gv[i]);
-            }
-    }
-    for (int i = 0; i < PER_THREAD; i++)
-        if (i * PLAIN + t < a.d) {
-            store(dk + at + i * PLAIN + t, gk[i] * a.scale);
-            store(dv + at + i * PLAIN + t, gv[i]);
-        }
-}
-
-dim3 plain_grid(int64_t rows, int heads, int64_t n) { return dim3((unsigned)rows, (unsigned)heads, (unsigned)n); }
-
 template <int DP, int BC>
 void launch_flash(const void *q, const void *k, const void *v, void *o, float *lse, int64_t n, AttArg a, void *stream)
 {
@@ -309,43 +187,14 @@ void kernel_attention(int t, const void *q, const void *k, const void *v, void *
                       int heads, int64_t d, float scale, int causal, void *stream)
 {
     AttArg a = {lq, lk, heads * d, heads, (int)d, causal, scale};
-    if (t == KERNEL_BF16 && d % 8 == 0 && d <= 160) {
-        if (d <= 32)
-            launch_flash<32, 64>(q, k, v, o, lse, n, a, stream);
-        else if (d <= 48)
-            launch_flash<48, 64>(q, k, v, o, lse, n, a, stream);
-        else if (d <= 64)
-            launch_flash<64, 64>(q, k, v, o, lse, n, a, stream);
-        else if (d <= 80)
-            launch_flash<80, 64>(q, k, v, o, lse, n, a, stream);
-        else if (d <= 128)
-            launch_flash<128, 64>(q, k, v, o, lse, n, a, stream);
-        else
-            launch_flash<160, 32>(q, k, v, o, lse, n, a, stream);
+    if (on_tensor_cores(t, d)) {
+#define DO(DP) launch_flash<DP, DP == 160 ? 32 : 64>(q, k, v, o, lse, n, a, stream)
+        EACH_HEAD(d, DO);
+#undef DO
         return;
     }
 #define DO(T) \
     LAUNCH((k_attention_plain<T>), plain_grid(lq, heads, n), PLAIN, 0, stream, (const T *)q, (const T *)k, (const T *)v, (T *)o, lse, a)
-    EACH_TYPE(t, DO);
-#undef DO
-}
-
-size_t kernel_attention_bwd_scratch(int64_t n, int64_t lq, int heads) { return (size_t)(n * lq * heads) * sizeof(float); }
-
-void kernel_attention_bwd(int t, const void *dout, const void *q, const void *k, const void *v, const void *o, const float *lse, void *dq,
-                          void *dk, void *dv, int64_t n, int64_t lq, int64_t lk, int heads, int64_t d, float scale, int causal,
-                          void *scratch, void *stream)
-{
-    AttArg a = {lq, lk, heads * d, heads, (int)d, causal, scale};
-    float *delta = (float *)scratch;
-#define DO(T)                                                                                                                      \
-    do {                                                                                                                           \
-        LAUNCH((k_attention_delta<T>), plain_grid((lq + 3) / 4, heads, n), PLAIN, 0, stream, (const T *)dout, (const T *)o, delta, a);  \
-        LAUNCH((k_attention_dq<T>), plain_grid(lq, heads, n), PLAIN, 0, stream, (const T *)dout, (const T *)q, (const T *)k,  \
-               (const T *)v, lse, delta, (T *)dq, a);                                                                              \
-        LAUNCH((k_attention_dkv<T>), plain_grid(lk, heads, n), PLAIN, 0, stream, (const T *)dout, (const T *)q, (const T *)k, \
-               (const T *)v, lse, delta, (T *)dk, (T *)dv, a);                                                                     \
-    } while (0)
     EACH_TYPE(t, DO);
 #undef DO
 }
