@@ -258,13 +258,12 @@ static int gather_parts(Run *run)
     else if (comm->rank == 0)
         rc = sweep_parts_scan(&there, run->folder, 0);
     if (rc >= 0 && comm->rank == 0) {
-        char *dir;
+        char *dir = NULL;
         place.seq = there.seq;
         rc = io_path_join(&dir, run->folder, "parts");
         if (rc >= 0)
             rc = io_dir_make(dir);
-        if (rc >= 0)
-            free(dir);
+        free(dir);
     }
     rc = comm_agree(comm, rc);
     for (int r = 1; r < comm->size && rc >= 0; r++)
@@ -593,12 +592,12 @@ int sweep_run(const SweepConf *c, const SweepShard *shard, Comm *comm, int threa
     run.comm = comm;
     int ranks = comm->size;
     int rc = prepare(&run, threads);
-    if (rc >= 0)
+    int worked = rc >= 0; /* on all ranks or on none */
+    if (worked)
         rc = work_all(&run, report);
-    if (!run.shared && run.writer == NULL && run.work.count && !report->lost) {
+    if (worked && !run.shared && run.work.count && !report->lost) {
         char why[1024];
         snprintf(why, sizeof why, "%s", rc < 0 ? err_message() : "");
-        sweep_store_deinit(&run.store);
         int gathered = gather_parts(&run);
         rc = rc < 0 ? err_set(rc, "%s", why) : gathered;
     }
