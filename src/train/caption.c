@@ -226,9 +226,7 @@ int train_caption_make(StrBuf *out, const TrainDatasetConf *c, const char *text,
     if (c->shuffle || c->tag_dropout > 0 || find_part(s, c->keep_separator))
         TRY_GOTO(arrange_tags(&m, &s));
     if (c->trigger[0] && !strstr(s, c->trigger))
-        str_add_format(out, "%s%s", c->trigger, s[0] ? c->separator : "");
-    if (c->trigger[0] && !strstr(s, c->trigger) && s[0])
-        str_add_char(out, ' ');
+        str_add_format(out, "%s%s%s", c->trigger, s[0] ? c->separator : "", s[0] ? " " : "");
     add_replaced(out, s, c->secondary_separator, c->separator);
     rc = str_status(out);
 done:

@@ -135,31 +135,6 @@ static void test_train_bucket__order(void **state)
     order("micro_batch=20");
 }
 
-/* The epochs of a bucket are whole: within each run of n_b of its samples every entry comes once. */
-static void test_train_bucket__epochs_are_whole(void **state)
-{
-    (void)state;
-    Set s;
-    set_open(&s, "micro_batch=4");
-    for (int want = 0; want < 3; want++) {
-        int64_t n, k = 0;
-        int seen[11] = {0};
-        train_dataset_bucket(s.d, want, &n);
-        for (int64_t micro = 0; k < 3 * n; micro++) { /* the stream of a bucket is in the order of its own numbers only within an epoch */
-            int bucket;
-            OK(train_dataset_bucket_at(s.d, 5, micro * 4, &bucket, NULL));
-            for (int j = 0; bucket == want && j < 4; j++, k++) {
-                int64_t item;
-                OK(train_dataset_bucket_at(s.d, 5, micro * 4 + j, NULL, &item));
-                seen[item]++;
-            }
-        }
-        for (int i = 0; i < 11; i++)
-            assert_true(seen[i] <= 10);
-    }
-    set_close(&s);
-}
-
 static void test_train_bucket__images(void **state)
 {
     (void)state;
@@ -189,8 +164,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_train_bucket__as_kohya),   cmocka_unit_test(test_train_bucket__too_small),
-        cmocka_unit_test(test_train_bucket__order),      cmocka_unit_test(test_train_bucket__epochs_are_whole),
-        cmocka_unit_test(test_train_bucket__images),
+        cmocka_unit_test(test_train_bucket__order),      cmocka_unit_test(test_train_bucket__images),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }
