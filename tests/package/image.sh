@@ -24,16 +24,17 @@ step "image: user" "$TMP/run" user
 cp -a "$TMP/base/image/." "$TMP/run/"
 inside() { chroot --userspec=1000:1000 "$TMP/run" env HOME=/home/atelier PATH=/usr/bin:/bin OMP_WAIT_POLICY=passive OMPI_MCA_rmaps_base_oversubscribe=1 \
     OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none bash -c "cd /data/$1 && ${*:2}"; }
+mkdir -p "$TMP/run/data/one" "$TMP/run/data/two"
 check "image: starts" inside "" atelier --version
 make_data
+cp -r "$MODEL" "$TMP/model"
+MODEL=../model
 make_config
 straight calm
-mkdir -p "$TMP/run/data/one" "$TMP/run/data/two" "$TMP/run$MODEL"
-cp -r "$MODEL/." "$TMP/run$MODEL/"
-cp -r "$TMP/data" "$TMP/train.yaml" "$TMP/run/data/"
+cp -r "$TMP/data" "$TMP/model" "$TMP/train.yaml" "$TMP/run/data/"
 chown -R 1000:1000 "$TMP/run/data"
 check "image: trains as a user" inside one atelier train ../train.yaml
 check "image: trains on two ranks" inside two mpirun -np 2 atelier train ../train.yaml
-for n in one two; do check "image: same bytes ($n)" same calm "../run/data/$n" $(results calm); done
-echo "# $(du -sm "$TMP/run" | cut -f1) MB in all, $(du -sm "$TMP/run/usr/bin/atelier" | cut -f1) MB of it the program"
+for n in one two; do check "image: same bytes ($n)" same calm "run/data/$n" $(results calm); done
+echo "# $(du -xsm "$TMP/run" | cut -f1) MB in all, $(du -sm "$TMP/run/usr/bin/atelier" | cut -f1) MB of it the program"
 finish
