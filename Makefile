@@ -83,7 +83,7 @@ $(CU).state: FORCE
 	 echo '  $(if $(CUDA_ON),CUDA: kernels by $(NVCC),built without CUDA: $(if $(filter 0,$(CUDA)),CUDA=0,nvcc was not found))'; }
 
 registers: ## registers, spills and shared memory of every kernel into benchmarks/results/registers.txt
-	@python3 benchmarks/registers.py $(NVCC) '$(CUDA_SM)' $(KERNELS) >benchmarks/results/registers.txt
+	@python3 benchmarks/registers.py $(NVCC) '$(CUDA_SM)' $(KERNELS) >$(BUILD)/registers.txt && mv $(BUILD)/registers.txt benchmarks/results/
 
 $(BUILD)/atelier: $(CLIOBJ) $(CU_OBJ) $(BUILD)/libatelier.a $(CU).state
 	$(SAY) LD $@
