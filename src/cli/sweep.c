@@ -25,7 +25,7 @@ static const char usage[] =
     "spacing: automatic, normal, karras, exponential, polyexponential, sgm_uniform, simple, ddim_uniform, beta, kl_optimal, ays, ays_sdxl,\n"
     "  lu, leading, trailing, linspace\n"
     "seed_compat follows a program in noise, first scale, timesteps, schedules, img2img, inpainting and prompt weights at once.\n"
-    "Images are safe as soon as they are in OUTPUT/parts, whatever is killed. A full disk makes the sweep wait until there is room. With\n"
+    "Images are safe as soon as they are in OUTPUT/parts, whatever is killed. A full or read-only disk makes the sweep wait. With\n"
     "mpirun --enable-recovery (or srun without --kill-on-bad-exit) the others go on when a rank dies. Runs over 256 MiB keep their\n"
     "images in OUTPUT/parts, shown by run.h5 (join).\n"
     "SIGTERM, SIGINT and SIGUSR1 stop at once with all finished images saved (exit code 3).\n"

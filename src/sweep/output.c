@@ -138,7 +138,7 @@ int sweep_output_open(SweepOutput *o, const SweepConf *c, const SweepShard *shar
     if (c->png) {
         TRY_GOTO(io_path_join(&png, c->output, "png"));
         TRY_GOTO(io_dir_make(png));
-        TRY_GOTO(shard->count ? 0 : io_dir_remove_temps(png));
+        TRY_GOTO(shard->count ? 0 : sweep_png_remove_temps(c->output, count));
     }
     if (o->complete) {
         memset(done, 1, (size_t)count);
@@ -243,6 +243,10 @@ static int finish(SweepOutput *o, const SweepConf *c, const SweepGrid *grid, con
         TRY_GOTO(missing_pngs(&run, c->output));
     if (c->sheet.enabled)
         TRY_GOTO(sweep_sheet_write(sheet, &run, grid, &c->sheet));
+    /* Those of writes that failed, and could not be removed at that time either. */
+    TRY_GOTO(io_dir_remove_temps(c->output));
+    if (c->png)
+        TRY_GOTO(sweep_png_remove_temps(c->output, run.meta.n));
     if (!run.nparts)
         rc = sweep_parts_remove(c->output);
 done:

@@ -42,6 +42,22 @@ int sweep_png_path(const char *output, int64_t index, int64_t count, char **path
     return str_format(path, "%s/png/%04lld/%06lld.png", output, (long long)(index / PER_FOLDER), (long long)index);
 }
 
+int sweep_png_remove_temps(const char *output, int64_t count)
+{
+    for (int64_t k = 0; k < count; k += count <= FLAT ? count : PER_FOLDER) {
+        char *path, *dir = NULL;
+        TRY(sweep_png_path(output, k, count, &path));
+        int rc = io_path_dir(&dir, path);
+        if (rc >= 0)
+            rc = io_dir_remove_temps(dir);
+        free(dir);
+        free(path);
+        if (rc < 0 && rc != ERR_NOTFOUND)
+            return rc;
+    }
+    return 0;
+}
+
 static struct timespec after(double seconds)
 {
     struct timespec t;
@@ -53,12 +69,13 @@ static struct timespec after(double seconds)
     return t;
 }
 
-/* Tells of a full disk, now and then, and waits. 0: an end is wanted. */
+/* Tells of a full or read-only disk, now and then, and waits. 0: an end is wanted. */
 static int pause_writer(SweepWriter *w, double *told)
 {
     double now = clock_now();
     if (now - *told > 60)
-        log_warn("%s: this rank waits until there is room (free some, or stop the sweep with SIGTERM: finished images are safe)",
+        log_warn("%s: this rank waits until it can write (make room or the folder writable, or stop the sweep with SIGTERM: finished images are "
+                 "safe)",
                  err_message());
     *told = now - *told > 60 ? now : *told;
     pthread_mutex_lock(&w->lock);
@@ -95,7 +112,7 @@ static int try_step(SweepWriter *w, Step step, const SweepRow *row)
     return step == STEP_ADD ? sweep_store_add(&w->store, row, 1) : step == STEP_SAVE ? sweep_store_save(&w->store) : write_png(w, row);
 }
 
-/* Repeats a step while the disk is full. */
+/* Repeats a step while nothing can be written. */
 static int do_step(SweepWriter *w, Step step, const SweepRow *row)
 {
     double told = -1e9;
@@ -110,7 +127,7 @@ static int do_step(SweepWriter *w, Step step, const SweepRow *row)
         w->paused = 0;
         pthread_mutex_unlock(&w->lock);
         if (rc >= 0)
-            log_warn("there is room again: this rank goes on");
+            log_warn("writing works again: this rank goes on");
     }
     return rc;
 }
@@ -229,7 +246,7 @@ static int wait_less(SweepWriter *w)
     struct timespec until = after(0.2);
     pthread_cond_timedwait(&w->less, &w->lock, &until);
     int number = signal_stop();
-    return number && w->paused ? err_set(ERR_STOPPED, "stopped by %s while the disk is full", signal_name(number)) : status(w);
+    return number && w->paused ? err_set(ERR_STOPPED, "stopped by %s while nothing can be written", signal_name(number)) : status(w);
 }
 
 int sweep_writer_put(SweepWriter *w, SweepRow *rows, int n)

@@ -35,5 +35,7 @@ int sweep_writer_stop(SweepWriter *w, SweepWriterStats *out);
 
 /* "OUT/png/000012.png", or "OUT/png/0000/000012.png" in runs of more than 10,000 images. *path: free(). */
 int sweep_png_path(const char *output, int64_t index, int64_t count, char **path);
+/* Removes temporary files from the folders of a run of `count` images. Only with the output folder's lock held. */
+int sweep_png_remove_temps(const char *output, int64_t count);
 
 #endif

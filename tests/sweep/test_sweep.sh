@@ -121,25 +121,60 @@ refused usage__no_config 2 "configuration file" "$A" sweep
 refused usage__two_configs 2 "one configuration" "$A" sweep "$T/a.yaml" "$T/b.yaml"
 refused usage__option 2 "--fast" "$A" sweep "$T/a.yaml" --fast
 refused usage__sample 2 "prompt" "$A" sample tests/vectors/sd15-tiny
-# A full disk: the run waits and says so, and goes on when there is room; told to stop meanwhile it keeps what is done.
-mkdir -p "$T/full"
-if mount -t tmpfs -o size=120k none "$T/full" 2>/dev/null; then
-    "$A" sweep "$T/a.yaml" output="$T/full/o" batch=1 >"$T/f.log" 2>&1 &
-    pid=$!
-    for i in $(seq 400); do grep -q "waits until there is room" "$T/f.log" 2>/dev/null && break; kill -0 $pid 2>/dev/null || break; sleep 0.1; done
-    check full_disk__waits grep -q "No space left on device: this rank waits until there is room" "$T/f.log"
-    kill -TERM $pid
-    wait $pid
-    check full_disk__stops_with_3 test $? -eq 3
-    "$A" sweep "$T/a.yaml" output="$T/full/o" batch=1 >"$T/f.log" 2>&1 &
-    pid=$!
+# Nothing can be written (a full disk, no more files, a file system turned read-only): the run waits and says so, and goes on when it
+# can; told to stop meanwhile it keeps what is done.
+begin() { "$A" sweep "$T/a.yaml" output="$1" batch=1 >"$T/f.log" 2>&1 & pid=$!; } # FOLDER
+waits() { # TEXT: until the run says that it waits (or is gone)
+    local i
     for i in $(seq 400); do grep -q "waits" "$T/f.log" 2>/dev/null && break; kill -0 $pid 2>/dev/null || break; sleep 0.1; done
-    mount -o remount,size=100m "$T/full"
-    wait $pid
-    check full_disk__goes_on test $? -eq 0
-    check full_disk__is_the_same same_images "$T/a" "$T/full/o"
+    grep -q "$1: this rank waits until it can write" "$T/f.log"
+}
+ends() { wait $pid; test $? -eq "$1"; } # CODE
+mkdir -p "$T/full"
+limited() { # NAME OPTION MORE: a small file system, and the option that gives it more room
+    mount -t tmpfs -o "$2" none "$T/full" 2>/dev/null || { echo "skip $1 (cannot mount)"; return; }
+    begin "$T/full/o"
+    check $1__waits waits "No space left on device"
+    kill -TERM $pid
+    ends 3 && ok $1__stops_with_3 || bad $1__stops_with_3 "$(cat "$T/f.log")"
+    check $1__says_what_is_done grep -q "of 24 images are done; run the same command again" "$T/f.log"
+    begin "$T/full/o"
+    waits "" >/dev/null
+    mount -o "remount,$3" "$T/full"
+    ends 0 && ok $1__goes_on || bad $1__goes_on "$(cat "$T/f.log")"
+    check $1__is_the_same same_images "$T/a" "$T/full/o"
+    check $1__leaves_no_parts clean_folder "$T/full/o"
     umount "$T/full"
+}
+limited full_disk size=120k size=100m
+limited no_more_files nr_inodes=14 nr_inodes=1000
+
+if ${CC:-cc} -shared -fPIC -o "$T/readonly.so" tests/sweep/readonly.c -ldl; then
+    export READONLY_FOLDER=$T/ro READONLY_WHEN=$T/readonly ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-}
+    export LD_PRELOAD=$T/readonly.so
+    begin "$T/ro"
+    unset LD_PRELOAD
+    wait_for_image "$T/ro" $pid 3
+    touch "$T/readonly"
+    check read_only__waits waits "Read-only file system"
+    kill -TERM $pid
+    ends 3 && ok read_only__stops_with_3 || bad read_only__stops_with_3 "$(cat "$T/f.log")"
+    check read_only__says_what_is_done grep -q "of 24 images are done; run the same command again" "$T/f.log"
+    refused read_only__from_the_start 1 "Read-only file system" env LD_PRELOAD="$T/readonly.so" "$A" sweep "$T/a.yaml" output="$T/ro"
+    rm "$T/readonly"
+    n=$(stored "$T/ro")
+    export LD_PRELOAD=$T/readonly.so
+    begin "$T/ro"
+    unset LD_PRELOAD
+    wait_for_image "$T/ro" $pid $((n + 2))
+    touch "$T/readonly"
+    check read_only__waits_again waits "Read-only file system"
+    touch "$T/ro/.run.h5.tmp-0123456789ab" "$T/ro/png/.000023.png.tmp-0123456789ab" # as of a write that failed, and could not be removed
+    rm "$T/readonly"
+    ends 0 && ok read_only__goes_on || bad read_only__goes_on "$(cat "$T/f.log")"
+    check read_only__is_the_same same_images "$T/a" "$T/ro"
+    check read_only__leaves_no_parts clean_folder "$T/ro"
 else
-    echo "skip full_disk (cannot mount)"
+    echo "skip read_only (no compiler)"
 fi
 exit $((fails > 0))

@@ -133,6 +133,34 @@ static void test_sweep_writer__png_folders(void **state)
     free(path);
 }
 
+static void test_sweep_writer__removes_temps_of_all_folders(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int64_t count;
+        int stays;
+    } files[] = {{"png/.000003.png.tmp-0123456789ab", 24, 0},
+                 {"png/0000/.000003.png.tmp-0123456789ab", 20001, 0},
+                 {"png/0020/.020000.png.tmp-0123456789ab", 20001, 0},
+                 {"png/0020/020000.png", 20001, 1}};
+    char dir[] = "/tmp/atelier-test-XXXXXX", text[128];
+    assert_non_null(mkdtemp(dir));
+    OK(sweep_png_remove_temps(dir, 24)); /* no folder yet */
+    snprintf(text, sizeof text, "mkdir -p %s/png/0000 %s/png/0020", dir, dir);
+    assert_int_equal(system(text), 0);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(text, sizeof text, "%s/%s", dir, files[i].name);
+        FILE *f = fopen(text, "w");
+        assert_non_null(f);
+        fclose(f);
+        OK(sweep_png_remove_temps(dir, files[i].count));
+        assert_int_equal(access(text, F_OK) == 0, files[i].stays);
+    }
+    snprintf(text, sizeof text, "rm -rf %s", dir);
+    assert_int_equal(system(text), 0);
+}
+
 static void test_sweep_monitor__line(void **state)
 {
     (void)state;
@@ -158,6 +186,7 @@ int main(void)
         cmocka_unit_test(test_sweep_writer__stores_in_order_with_a_small_queue),
         cmocka_unit_test(test_sweep_writer__waits_for_a_full_disk),
         cmocka_unit_test(test_sweep_writer__png_folders),
+        cmocka_unit_test(test_sweep_writer__removes_temps_of_all_folders),
         cmocka_unit_test(test_sweep_monitor__line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
