@@ -1,5 +1,5 @@
 /* Solvers by timestep: DDIM (arXiv:2010.02502), DDPM (arXiv:2006.11239), LCM (arXiv:2310.04378), TCD (arXiv:2402.19159), as diffusers
- * has them; LCM and TCD over levels of sigma as well (ComfyUI's sample_lcm). */
+ * has them; LCM and TCD over levels of sigma as well (ComfyUI's sample_lcm, github.com/JettHu/ComfyUI-TCD's sample_tcd). */
 #include <math.h>
 
 #include "sampler/solver_impl.h"
@@ -60,26 +60,32 @@ void sampler_row_lcm(const Sampler *s, int i, SamplerRow *r)
     r->next.noise = last ? 0 : sqrt(1 - prev);
 }
 
-/* Level s between 0 and the next timestep, then noise up to that. */
+/* Level s between 0 and the next timestep, then noise up to that. Over levels of sigma as ComfyUI-TCD's sample_tcd: timesteps of floats,
+ * and the last level is timestep 0 and not the image itself. */
 void sampler_row_tcd(const Sampler *s, int i, SamplerRow *r)
 {
-    int last = i + 1 >= s->count;
-    double eta = s->c.eta, ex, em, prev, mid;
+    double eta = s->c.eta, ex, em, prev, mid, unit = 1;
+    int noisy = eta > 0;
     if (s->ve) {
-        double to = s->level[s->call[i].step + 1], t = to > 0 ? sampler_table_t(&s->table, to) : 0;
-        double low = to > 0 ? sampler_table_sigma_log(&s->table, floor((1 - eta) * t)) : 0;
+        double to = s->level[s->call[i].step + 1], t = 0;
+        if (to > 0)
+            t = s->c.rules == SAMPLER_RULES_COMFY ? sampler_table_nearest(&s->table, to) : sampler_table_t(&s->table, to);
         prev = 1 / (1 + to * to);
-        mid = 1 / (1 + low * low);
+        mid = bar_at(s, (double)floorf((float)(1 - eta) * (float)t));
+        noisy = noisy && to > 0;
+        unit = 1 / sqrt(prev);
     } else {
         double at = s->call[i].prev < 0 ? 0 : s->call[i].prev;
         prev = bar_at(s, at);
         mid = bar_at(s, floor((1 - eta) * at));
+        noisy = noisy && i + 1 < s->count;
     }
     sampler_row_init(s, i, r);
     sampler_eps_weights(s, i, &ex, &em);
-    double grow = eta > 0 && !last ? sqrt(prev / mid) : 1, unit = s->ve ? 1 / sqrt(eta > 0 && !last ? prev : mid) : 1;
-    r->next.d = grow * unit * sqrt(mid);
-    r->next.x = grow * unit * sqrt(1 - mid) * ex;
-    r->next.m = grow * unit * sqrt(1 - mid) * em;
-    r->next.noise = eta > 0 && !last ? unit * sqrt(prev < mid ? 1 - prev / mid : 0) : 0;
+    if (noisy)
+        r->next.noise = unit * sqrt(prev < mid ? 1 - prev / mid : 0);
+    unit *= noisy ? sqrt(prev / mid) : 1;
+    r->next.d = unit * sqrt(mid);
+    r->next.x = unit * sqrt(1 - mid) * ex;
+    r->next.m = unit * sqrt(1 - mid) * em;
 }

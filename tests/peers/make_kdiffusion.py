@@ -1,9 +1,13 @@
 """Vectors of tests/sampler/test_kdiffusion.c: sigma lists of ComfyUI and A1111, and k-diffusion's samplers run over them with a cheap
-stand-in for the network.  Needs torch, scipy, torchsde, diffusers, safetensors and k-diffusion's sampling.py (github.com/crowsonkb/k-diffusion, MIT).
-Schedules and the samplers that k-diffusion lacks are written here from the formulas of ComfyUI (comfy/samplers.py,
-comfy/k_diffusion/sampling.py) and A1111 (modules/sd_schedulers.py, modules/sd_samplers_timesteps_impl.py).
-    python tests/peers/make_kdiffusion.py path/to/k_diffusion/sampling.py tests/vectors/schedulers/kdiffusion.safetensors"""
+stand-in for the network.  Needs torch, scipy, torchsde, diffusers, safetensors, k-diffusion's sampling.py (github.com/crowsonkb/k-diffusion, MIT)
+and the authors' uni_pc.py (github.com/wl-zhao/UniPC, example/stable-diffusion/ldm/models/diffusion/uni_pc), which A1111 runs.
+Schedules and the samplers that both lack are written here from the formulas of ComfyUI (comfy/samplers.py,
+comfy/k_diffusion/sampling.py), ComfyUI-TCD (github.com/JettHu/ComfyUI-TCD) and A1111 (modules/sd_schedulers.py,
+modules/sd_samplers_timesteps_impl.py).
+    python tests/peers/make_kdiffusion.py path/to/k_diffusion/sampling.py path/to/uni_pc.py tests/vectors/schedulers/kdiffusion.safetensors"""
+import contextlib
 import importlib.util
+import io
 import math
 import sys
 import types
@@ -17,6 +21,13 @@ from scipy import stats
 torch.set_num_threads(1)
 
 
+def load(name, path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def load_sampling(path):
     pkg, utils = types.ModuleType("k_diffusion"), types.ModuleType("k_diffusion.utils")
     pkg.__path__ = []
@@ -24,13 +35,10 @@ def load_sampling(path):
     sys.modules.update({"k_diffusion": pkg, "k_diffusion.utils": utils, "torchdiffeq": types.ModuleType("torchdiffeq")})
     sys.modules["torchdiffeq"].odeint = None
     pkg.utils = utils
-    spec = importlib.util.spec_from_file_location("k_diffusion.sampling", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("k_diffusion.sampling", path)
 
 
-K = load_sampling(sys.argv[1])
+K, UNIPC = load_sampling(sys.argv[1]), load("uni_pc", sys.argv[2])
 STEPS = 7
 AYS = {"a1111": {"ays": [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029],
                  "ays_sdxl": [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029]},
@@ -204,6 +212,22 @@ def deis(name):
     return x.numpy().reshape(-1)
 
 
+def tcd(name, eta):
+    """ComfyUI-TCD's sample_tcd over ComfyUI's own table: from each level down to the timestep floor((1 - eta) t), and noise up to it."""
+    sigmas, model, x, noise = schedule("comfy", name, STEPS), denoiser("comfy", False), X0, Noises()
+    x = x * sigmas[0]
+    t = torch.tensor([t_of("comfy", s) for s in sigmas[:-1]] + [0.0])
+    low = bars.float()[torch.floor((1 - eta) * t).long()]
+    for i in range(STEPS):
+        d, b, to = model(x, sigmas[i]), low[i + 1], sigmas[i + 1]
+        x = b.sqrt() * d + (1 - b).sqrt() * (x - d) / sigmas[i]
+        if eta > 0 and to > 0:
+            x = x / b.sqrt() + noise() * (to**2 + 1 - 1 / b).sqrt()
+        else:
+            x = x * (to**2 + 1).sqrt()
+    return x.numpy().reshape(-1)
+
+
 STRENGTH, SOURCE = 0.6, NOISE[19]
 REPAINT = (torch.arange(64).reshape(1, 4, 4, 4) % 3) / 2
 
@@ -248,6 +272,25 @@ def timesteps(kind):
     return x.numpy().reshape(-1)
 
 
+def unipc_ldm(strength):
+    """A1111's UniPC: the authors' multistep solver with A1111's choices (bh1, order 3, time_uniform) over as many steps as its list of
+    timesteps is long; img2img starts at the last timestep used and takes the noise of the one after it."""
+    t, ac = (torch.arange(0, 1000, 1000 // STEPS) + 1).clip(0, 999), bars.float().double()
+    x, start = X0.double(), None
+    if strength < 1:
+        used = int(strength * STEPS)
+        x = SOURCE * ac[t[used]].sqrt() + X0 * (1 - ac[t[used]]).sqrt()
+        t = t[:used]
+        start = float(t[-1] + 1) / 1000
+    torch.set_default_dtype(torch.float64)
+    model = lambda x, t: 0.1 * x + torch.sin(0.01 * (t - 1 / 1000) * 1000).reshape(-1, 1, 1, 1)
+    solver = UNIPC.UniPC(model, UNIPC.NoiseScheduleVP("discrete", alphas_cumprod=ac), predict_x0=True, variant="bh1")
+    with contextlib.redirect_stdout(io.StringIO()):
+        x = solver.sample(x, steps=len(t), t_start=start, skip_type="time_uniform", method="multistep", order=3, lower_order_final=True)
+    torch.set_default_dtype(torch.float32)
+    return x.numpy().reshape(-1)
+
+
 out = {"x0": X0.numpy().reshape(-1), "noise": NOISE.numpy().reshape(20, -1)}
 SAMPLERS_COMFY = dict(SAMPLERS, ipndm=ipndm)
 for rules in ("comfy", "a1111"):
@@ -275,7 +318,13 @@ for rules in ("comfy", "a1111"):
 for name in ("normal", "karras", "sgm_uniform", "exponential"):
     out[f"comfy/unipc/{name}"] = unipc(name)
     out[f"comfy/deis/{name}"] = deis(name)
+for name in ("simple", "sgm_uniform"):
+    out[f"comfy/tcd/{name}"] = tcd(name, 0.3)
+    out[f"comfy/tcd/{name}/eta"] = tcd(name, 0.6)
+    out[f"comfy/tcd/{name}/still"] = tcd(name, 0.0)
+out["a1111/unipc/automatic"] = unipc_ldm(1)
+out["a1111/unipc/automatic/img2img"] = unipc_ldm(STRENGTH)
 out["a1111/ddim"] = timesteps("ddim")
 out["a1111/plms"] = timesteps("plms")
-save_file({k: np.ascontiguousarray(v, dtype=np.float32) for k, v in out.items()}, sys.argv[2])
+save_file({k: np.ascontiguousarray(v, dtype=np.float32) for k, v in out.items()}, sys.argv[3])
 print(len(out), "tensors")

@@ -45,6 +45,8 @@ static int conf_of(const char *id, SamplerConf *c)
         c->predict = SAMPLER_PREDICT_V;
     if (variant && strcmp(variant, "eta") == 0)
         c->eta = 0.6, c->s_noise = 1.01;
+    if (variant && strcmp(variant, "still") == 0)
+        c->eta = 0;
     if (variant && (strcmp(variant, "img2img") == 0 || strcmp(variant, "inpaint") == 0))
         c->strength = 0.6;
     if (variant && strcmp(variant, "churn") == 0)
@@ -122,7 +124,7 @@ static void test_sampler_kdiffusion__golden_trajectories(void **state)
     free(x0);
     free(noise);
     assert_int_equal(failed, 0);
-    assert_int_equal(ran, 344);
+    assert_int_equal(ran, 352);
 }
 
 static void test_sampler_kdiffusion__golden_sigmas(void **state)

@@ -195,8 +195,9 @@ static void test_sampler_solver__img2img_leads_back_to_the_source(void **state)
                 /* DDPM and LCM add noise; A1111's solvers by timestep note the source a step above their first call. */
                 int by_time = c.kind == SAMPLER_DDIM || c.kind == SAMPLER_PNDM || c.kind == SAMPLER_UNIPC;
                 int exact = c.kind != SAMPLER_DDPM && c.kind != SAMPLER_LCM && !(rules == SAMPLER_RULES_A1111 && by_time && q > 0);
+                float room = c.kind == SAMPLER_TCD && rules > SAMPLER_RULES_DIFFUSERS ? 0.1f : 0.06f; /* ends with the noise of timestep 0 */
                 for (int j = 0; j < 3 && exact; j++)
-                    if (!(fabsf(x[j] - x0[j]) < 0.06f))
+                    if (!(fabsf(x[j] - x0[j]) < room))
                         fail_msg("rules %d, %s, strength %g: %g, want %g", rules, sampler_kind_name((SamplerKind)kind), strength[q],
                                  (double)x[j], (double)x0[j]);
                 sampler_destroy(s);
