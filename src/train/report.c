@@ -169,7 +169,7 @@ static void add_timings(StrBuf *b, const TrainStep *p, const TrainTask *t, int64
     train_task_bytes(t, &arena, &params, &state);
     str_add(b, "<h2>Time and memory</h2><table>\n");
     row(b, "ranks", "%d, %d threads each", t->comm->size, t->be->threads);
-    row(b, "this session", "%.0f steps in %.1f s, %.2f images/s", steps, seconds, seconds > 0 ? steps * t->conf->batch / seconds : 0);
+    row(b, "since this start", "%.0f steps in %.1f s, %.2f images/s", steps, seconds, seconds > 0 ? steps * t->conf->batch / seconds : 0);
     for (int i = 0; i < TRAIN_PHASES; i++) {
         row(b, names[i], "%.1f s (%.1f %%) on rank 0", p->seconds[i], seconds > 0 ? 100 * p->seconds[i] / seconds : 0);
         rest -= p->seconds[i];
