@@ -8,7 +8,7 @@ cores=$(nproc)
 export OMP_NUM_THREADS
 if [ -z "${CUDA_VISIBLE_DEVICES:-}" ] && command -v nvidia-smi >/dev/null; then
     n=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
-    [ "$n" -gt 0 ] && export CUDA_VISIBLE_DEVICES=$((rank % n))
+    [ "$n" -gt "$rank" ] && export CUDA_VISIBLE_DEVICES=$rank # ranks beyond the GPUs are refused by the program
 fi
 if command -v numactl >/dev/null && [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
     bus=$(nvidia-smi -i "$CUDA_VISIBLE_DEVICES" --query-gpu=pci.bus_id --format=csv,noheader 2>/dev/null | tr 'A-F' 'a-f' | sed 's/^0000//')

@@ -1,6 +1,7 @@
 #include "graph/device.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cpu/cpu.h"
 #ifdef ATELIER_CUDA
@@ -10,13 +11,19 @@
 const char *const DEVICE_NAMES[] = {"auto", "cpu", "cuda", NULL};
 
 #ifdef ATELIER_CUDA
+/* A launcher that gives every rank a GPU of its own (srun --gpus-per-task, cloud/bind.sh) shows it as the only one. */
+static int shown_its_own(const CudaInfo *info)
+{
+    return info->devices == 1 && (getenv("CUDA_VISIBLE_DEVICES") || getenv("SLURM_GPUS_PER_TASK"));
+}
+
 static int cuda_create(Backend **out, int device, int local_rank, int threads)
 {
     CudaInfo info;
     cuda_info(&info);
     if (device == DEVICE_AUTO && (!info.devices || info.why[0]))
         return cpu_backend_create(out, threads, CPU_ISA_AVX512);
-    return cuda_backend_create(out, info.devices > 0 ? local_rank % info.devices : local_rank); /* a launcher may show each rank its own only */
+    return cuda_backend_create(out, shown_its_own(&info) ? 0 : local_rank);
 }
 
 const char *device_describe(char *buf, size_t size)

@@ -40,4 +40,6 @@ if (cd "$TMP/one" && EMU_DEVICES=1 mpirun -np 2 "$EMU" train ../train.yaml devic
 else
     check "emulated: ranks beyond the devices are refused" grep -q "CUDA device 1 does not exist: this node has 1" "$TMP/log"
 fi
+check "emulated: a launcher may show every rank a device of its own" env -C "$TMP/one" CUDA_VISIBLE_DEVICES=0 EMU_DEVICES=1 \
+    mpirun -np 2 "$EMU" train ../train.yaml device=cuda output=four
 finish
