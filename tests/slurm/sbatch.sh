@@ -42,7 +42,7 @@ restarted() { # NAME N
     check "$1: no temporary files stay" test -z "$(find "$TMP/$1/out" -name '*.tmp*')"
 }
 
-"$BIN" lock "$TMP/train.yaml" >/dev/null # what is read is the same on all nodes, or the job does not begin
+mkdir -p "$TMP/two" && (cd "$TMP/two" && "$BIN" lock ../train.yaml >/dev/null) # what is read is the same on all nodes, or the job does not begin
 job two -- --locked
 ended two
 check "two: two nodes" grep -q "2 tasks on 2 nodes" "$TMP/two/log"
