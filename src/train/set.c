@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "io/file.h"
 #include "train/cache.h"
@@ -152,10 +153,27 @@ static int salted_key(uint8_t key[HASH_SIZE], const char *salt, const void *data
     return rc;
 }
 
+/* Nodes that see one folder after all fill folders of their own in it: two of them waiting for one lock would wait for ever. */
+static int node_folder(char **dir)
+{
+    char host[256] = "", *sub;
+    const char *name = getenv("SLURMD_NODENAME");
+    if (!name && gethostname(host, sizeof host - 1) == 0)
+        name = host;
+    TRY(io_path_join(&sub, *dir, name && name[0] ? name : "node"));
+    free(*dir);
+    *dir = sub;
+    return 0;
+}
+
 static int cache_path(const TrainTask *t, const char *name, char **out)
 {
     char *dir = NULL;
     int rc = t->conf->cache[0] ? str_copy(&dir, t->conf->cache) : io_path_join(&dir, t->conf->output, "cache");
+    if (rc >= 0)
+        rc = io_dir_make(dir);
+    if (rc >= 0 && t->conf->cache_scope)
+        rc = node_folder(&dir);
     if (rc >= 0)
         rc = io_dir_make(dir);
     if (rc >= 0)
