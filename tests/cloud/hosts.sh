@@ -70,7 +70,7 @@ check "unshared: stopped on the way" grep -q "stopped by SIGUSR1" un2/log
 check "unshared: resumed" grep -q "resumed at step" un2/log2
 check "unshared: same LoRA" cmp calm/out/lora.safetensors disk1/out/lora.safetensors
 check "unshared: the other machine got the checkpoint" test -n "$(ls disk2/out/checkpoints)"
-check "unshared: caches on both" test -n "$(ls disk1/cache/*.h5)" -a -n "$(ls disk2/cache/*.h5)"
+check "unshared: caches on both" test -n "$(ls disk1/cache/*/*.h5)" -a -n "$(ls disk2/cache/*/*.h5)"
 
 cat >sweep.yaml <<E
 model: $MODEL
