@@ -98,16 +98,7 @@ __global__ void __launch_bounds__(THREADS) k_attention(const bf16 *q, const bf16
             p[j / 2][j % 2 * 2] = pack_bf16(e[0], e[1]);
             p[j / 2][j % 2 * 2 + 1] = pack_bf16(e[2], e[3]);
         }
-        const bf16 *vb = vt + now * TILE;
-#pragma unroll
-        for (int kk = 0; kk < BC / 16; kk++)
-#pragma unroll
-            for (int j = 0; j < DP / 16; j++) {
-                uint32_t f[4];
-                ldmatrix_x4_trans(f, vb + (kk * 16 + lane % 16) * (DP + SKEW) + j * 16 + lane / 16 * 8);
-                mma_16816(acc[2 * j], p[kk], f);
-                mma_16816(acc[2 * j + 1], p[kk], f + 2);
-            }
+        add_product<DP, BC>(acc, p, vt + now * TILE);
     }
     for (int i = 0; i < 2; i++) {
         sum[i] += warp_xor(sum[i], 1);

@@ -112,21 +112,6 @@ template <int DP, int BC> __device__ __forceinline__ void products(float s[BC / 
     }
 }
 
-/* acc[16 rows x DP] += f[16 rows x BC] c[BC x DP] */
-template <int DP, int BC> __device__ __forceinline__ void add_product(float acc[DP / 8][4], const uint32_t f[BC / 16][4], const bf16 *c)
-{
-    int lane = (int)threadIdx.x % 32;
-#pragma unroll
-    for (int kk = 0; kk < BC / 16; kk++)
-#pragma unroll
-        for (int j = 0; j < DP / 16; j++) {
-            uint32_t fb[4];
-            ldmatrix_x4_trans(fb, c + (kk * 16 + lane % 16) * (DP + SKEW) + j * 16 + lane / 16 * 8);
-            mma_16816(acc[2 * j], f[kk], fb);
-            mma_16816(acc[2 * j + 1], f[kk], fb + 2);
-        }
-}
-
 template <int BC> __device__ __forceinline__ void pack_rows(uint32_t f[BC / 16][4], const float s[BC / 8][4])
 {
 #pragma unroll
