@@ -1,5 +1,21 @@
 # A real Slurm on this machine for tests: munged, slurmctld and several slurmd that stand for nodes with two fake GPUs each.
 # Everything is under $S; needs root. cluster_start N ... cluster_stop.
+
+# cluster_for NAME: three nodes until the script ends; the script ends here, with a line that says why, where Slurm cannot be had.
+cluster_for() {
+    local f
+    for f in slurmctld slurmd munged; do
+        [ -x /usr/sbin/$f ] || { echo "skip $1: $f is not installed (make check-slurm installs it)"; exit 0; }
+    done
+    [ "$(id -u)" = 0 ] || { echo "skip $1: needs root"; exit 0; }
+    S=$TMP/slurm
+    trap 'cluster_stop; rm -rf "$TMP"' EXIT
+    trap 'exit 1' TERM INT
+    if ! cluster_start 3 >"$TMP/start.log" 2>&1; then
+        not_ok "slurm starts" "$(cat "$TMP/start.log" "$S"/log/*.log 2>/dev/null | tail -n 20)"
+        exit 1
+    fi
+}
 cluster_start() {
     local n=${1:-3} host i port=$((20000 + $$ % 1000 * 10)) # another cluster may be running here
     host=$(hostname -s)

@@ -2,18 +2,8 @@
 # The scripts of slurm/ on a real Slurm: two nodes, preemption, cancelling, a dead node, arrays, dependent jobs. Every result is compared
 # with an undisturbed run of one process. Skips where Slurm is not installed (make check-slurm installs it).
 . tests/train/lib.sh
-for f in slurmctld slurmd munged; do
-    [ -x /usr/sbin/$f ] || { echo "skip slurm: $f is not installed (make check-slurm installs it)"; exit 0; }
-done
-[ "$(id -u)" = 0 ] || { echo "skip slurm: needs root"; exit 0; }
 . tests/slurm/cluster.sh
-S=$TMP/slurm
-trap 'cluster_stop; rm -rf "$TMP"' EXIT
-trap 'exit 1' TERM INT
-if ! cluster_start 3 >"$TMP/start.log" 2>&1; then
-    not_ok "slurm starts" "$(cat "$TMP/start.log" "$S"/log/*.log 2>/dev/null | tail -n 20)"
-    exit 1
-fi
+cluster_for slurm
 ok "slurm starts"
 export ATELIER=$BIN ATELIER_SLURM=$ROOT/slurm SCRATCH=
 make_data

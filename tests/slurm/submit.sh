@@ -2,18 +2,8 @@
 # `atelier submit` and `atelier status` on a real Slurm: what they write runs and ends with the bytes of an undisturbed run; what cannot
 # fit is refused before it is submitted.
 . tests/train/lib.sh
-for f in slurmctld slurmd munged; do
-    [ -x /usr/sbin/$f ] || { echo "skip submit: $f is not installed (make check-slurm installs it)"; exit 0; }
-done
-[ "$(id -u)" = 0 ] || { echo "skip submit: needs root"; exit 0; }
 . tests/slurm/cluster.sh
-S=$TMP/slurm
-trap 'cluster_stop; rm -rf "$TMP"' EXIT
-trap 'exit 1' TERM INT
-if ! cluster_start 3 >"$TMP/start.log" 2>&1; then
-    not_ok "slurm starts" "$(cat "$TMP/start.log" "$S"/log/*.log 2>/dev/null | tail -n 20)"
-    exit 1
-fi
+cluster_for submit
 make_data
 make_config "steps: 60" "checkpoint: {every: 5, keep: 3}"
 straight calm
