@@ -1,5 +1,7 @@
 #include "train/caption.h"
 
+#include <jansson.h>
+
 #include "train/unit.h"
 
 static TrainDatasetConf conf(const char *separator)
@@ -129,6 +131,77 @@ static void test_train_caption__tag_dropout(void **state)
     is(&c, "z,a,b,c", "sks, z");
 }
 
+enum { WORDS = 5, OUTCOMES = 32, DRAWS = 4000 };
+
+/* JSON strings of a line, separated by spaces. */
+static int words(const char *line, char out[][256])
+{
+    int n = 0;
+    for (json_error_t e; *line; n++) {
+        json_t *j = json_loads(line, JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK, &e);
+        assert_non_null(j);
+        snprintf(out[n], sizeof out[n], "%s", json_string_value(j));
+        json_decref(j);
+        line += e.position;
+        line += strspn(line, " \n");
+    }
+    return n;
+}
+
+/* What 4,000 positions make of text is what kohya's function makes of it, nothing more and nothing less. */
+static void check_outcomes(const TrainDatasetConf *c, const char *text, char want[][256], int n)
+{
+    int seen[OUTCOMES] = {0};
+    for (int i = 0; i < DRAWS; i++) {
+        const char *got = make(c, text, i);
+        int k = 0;
+        while (k < n && strcmp(got, want[k]))
+            k++;
+        if (k == n)
+            fail_msg("'%s' became '%s', which kohya's trainer never makes of it", text, got);
+        seen[k] = 1;
+    }
+    for (int k = 0; k < n; k++)
+        if (!seen[k])
+            fail_msg("'%s' never became '%s'", text, want[k]);
+}
+
+static void test_train_caption__as_kohya(void **state)
+{
+    (void)state;
+    static char w[WORDS][256], text[WORDS][256], want[OUTCOMES][256];
+    char line[4096];
+    TrainDatasetConf c = conf(",");
+    int n = 0, texts = 0;
+    FILE *f = fopen("tests/vectors/captions/kohya.txt", "r");
+    assert_non_null(f);
+    for (int more = 1; more;) {
+        more = fgets(line, sizeof line, f) != NULL;
+        if (more && str_starts_with(line, "is ")) {
+            assert_in_range(n, 0, OUTCOMES - 1);
+            words(line + 3, &want[n++]);
+            continue;
+        }
+        if (n)
+            check_outcomes(&c, text[0], want, n);
+        n = 0;
+        if (more && str_starts_with(line, "text ")) {
+            words(line + 5, text);
+            texts++;
+        } else if (more) {
+            int at = 0;
+            assert_int_equal(sscanf(line, "conf %d %d %d %f %n", &c.shuffle, &c.keep_tokens, &c.wildcards, &c.tag_dropout, &at), 4);
+            assert_int_equal(words(line + at, w), 4);
+            c.keep_separator = w[0];
+            c.secondary_separator = w[1];
+            c.prefix = w[2];
+            c.suffix = w[3];
+        }
+    }
+    fclose(f);
+    assert_in_range(texts, 35, 1000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -136,6 +209,7 @@ int main(void)
         cmocka_unit_test(test_train_caption__wildcards),
         cmocka_unit_test(test_train_caption__shuffle),
         cmocka_unit_test(test_train_caption__tag_dropout),
+        cmocka_unit_test(test_train_caption__as_kohya),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
