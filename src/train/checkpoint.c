@@ -15,7 +15,7 @@ static const char *const free_keys[] = {"threads:",   "output:",    "cache:",   
                                         "milestone:", "background:", "save_dtype:", "max_skips:", "format:", "gradient_checkpointing:",
                                         "memory:", "tensorboard:", "report:"};
 /* Blocks of such keys. */
-static const char *const free_blocks[] = {"samples:"};
+static const char *const free_blocks[] = {"samples:", "metadata:"};
 
 /* Over the values in slot order: a checkpoint whose bytes were damaged is recognised. */
 static int digest(const TrainState *s, int norm, char hex[HASH_HEX_SIZE])

@@ -65,6 +65,17 @@ static const ConfField validation_fields[] = {
 };
 static const ConfTable validation_table = CONF_TABLE(TrainValidationConf, validation_fields);
 
+static const ConfField metadata_fields[] = {
+    CONF_STR(TrainMetadataConf, title, "", "empty: the name of the output folder"),
+    CONF_STR(TrainMetadataConf, author, "", "who made it"),
+    CONF_STR(TrainMetadataConf, description, "", "what it is"),
+    CONF_STR(TrainMetadataConf, license, "", "terms of use"),
+    CONF_STR(TrainMetadataConf, tags, "", "words to find it by, separated by commas"),
+    CONF_STR(TrainMetadataConf, trigger_phrase, "", "words that call it up (empty: datasets.*.trigger and embedding.token)"),
+    CONF_STR(TrainMetadataConf, usage_hint, "", "how to use it"),
+};
+static const ConfTable metadata_table = CONF_TABLE(TrainMetadataConf, metadata_fields);
+
 static const ConfField train_fields[] = {
     CONF_ENUM(TrainConf, task, "lora", task_names, "what is trained: lora, full (the UNet), embedding (textual inversion), vae, clip (text encoder and image tower)"),
     CONF_STR(TrainConf, model, NULL, "model folder in the diffusers layout"),
@@ -101,6 +112,7 @@ static const ConfField train_fields[] = {
     CONF_BOOL(TrainConf, report, "true", "write OUTPUT/loss.png and OUTPUT/report.html at the end"),
     CONF_STRUCT(TrainConf, checkpoint, &checkpoint_table, "saving the state of the run"),
     CONF_ENUM(TrainConf, save_dtype, "f32", save_names, "of the saved LoRA or model"),
+    CONF_STRUCT(TrainConf, metadata, &metadata_table, "words about the LoRA for its file (modelspec.*); SOURCE_DATE_EPOCH in the environment adds the day"),
     CONF_STRUCT(TrainConf, validation, &validation_table, "loss on held-out images"),
     CONF_BOOL(TrainConf, init_random, "false", "start what is trained from random weights (full, vae, clip)"),
     CONF_BOOL(TrainConf, resume, "true", "continue from the newest checkpoint in OUTPUT when there is one"),

@@ -180,6 +180,10 @@ typedef struct {
 } TrainEmbeddingConf;
 
 typedef struct {
+    char *title, *author, *description, *license, *tags, *trigger_phrase, *usage_hint; /* "": none, or from the rest of the configuration */
+} TrainMetadataConf;
+
+typedef struct {
     int task;         /* TrainTaskKind */
     char *model;      /* diffusers folder */
     char *output;
@@ -212,6 +216,7 @@ typedef struct {
     int tensorboard, report;
     TrainCheckpointConf checkpoint;
     int save_dtype;   /* 0 f32, 1 f16, 2 bf16: of the saved LoRA or model */
+    TrainMetadataConf metadata;
     int init_random;  /* start the trained model from random weights (needs only config.json) */
     int resume;
 } TrainConf;

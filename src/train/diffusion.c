@@ -243,7 +243,7 @@ static int save(TrainTask *t, const TrainState *s, const float *values)
         return 0;
     TRY(io_path_join(&path, c->output, "lora.safetensors"));
     TrainMeta meta;
-    int rc = train_lora_metadata(&meta, c, t->data, s, d->pipe, d->noise.predict);
+    int rc = train_lora_metadata(&meta, c, t->data, d->held_data, s, d->pipe, d->noise.predict);
     if (rc >= 0)
         rc = lora_save(d->lora, path, c->lora.format == TRAIN_LORA_PEFT ? LORA_PEFT : LORA_KOHYA, dtypes[c->save_dtype], meta.item,
                        meta.count);

@@ -34,17 +34,19 @@ int train_plan(const TrainConf *c, Backend *be, TrainNeed *n);
 /* The same as text for people. */
 int train_plan_print(const TrainConf *c, Backend *be);
 
-/* Metadata of a saved LoRA: ss_* as kohya's scripts write them, modelspec.*. */
+/* Metadata of a saved LoRA: ss_* as kohya's scripts write them, modelspec.*. held: validation's images; NULL: none. */
 typedef struct {
     IoMeta item[128];
     char *text[128];    /* owned values; keys are constants */
     int count;
 } TrainMeta;
-int train_lora_metadata(TrainMeta *m, const TrainConf *c, const TrainDataset *d, const TrainState *s, Pipeline *pipe,
+int train_lora_metadata(TrainMeta *m, const TrainConf *c, const TrainDataset *d, const TrainDataset *held, const TrainState *s, Pipeline *pipe,
                         SamplerPredict predict);
 void train_meta_deinit(TrainMeta *m);
 /* ---- inside metadata*.c ---- */
 int train_meta_add(TrainMeta *m, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* As Python prints a float. */
+int train_meta_add_number(TrainMeta *m, const char *key, float v);
 /* What the images are: ss_datasets, ss_tag_frequency, ss_dataset_dirs, ss_reg_dataset_dirs, ss_bucket_info and the like. */
 int train_meta_add_data(TrainMeta *m, const TrainConf *c, const TrainDataset *d);
 

@@ -193,7 +193,7 @@ static int add_captions(TrainMeta *m, const TrainConf *c)
         TRY(train_meta_add(m, "ss_keep_tokens", "%d", d[0].keep_tokens));
     if (!drop)
         return 0;
-    TRY(train_meta_add(m, "ss_caption_tag_dropout_rate", "%g", (double)d[0].tag_dropout));
+    TRY(train_meta_add_number(m, "ss_caption_tag_dropout_rate", d[0].tag_dropout));
     return train_meta_add(m, "ss_caption_dropout_every_n_epochs", "%d", d[0].caption_dropout_every);
 }
 
@@ -212,7 +212,7 @@ int train_meta_add_data(TrainMeta *m, const TrainConf *c, const TrainDataset *d)
     TRY(add_dirs(m, d));
     TRY(train_meta_add(m, "ss_num_train_images", "%lld", (long long)train));
     TRY(train_meta_add(m, "ss_num_reg_images", "%lld", (long long)reg));
-    TRY(train_meta_add(m, "ss_prior_loss_weight", "%g", (double)c->prior_weight));
+    TRY(train_meta_add_number(m, "ss_prior_loss_weight", c->prior_weight));
     TRY(add_captions(m, c));
     return add_buckets(m, c, d);
 }
