@@ -94,6 +94,19 @@ static void test_train_conf__only_warmup(void **state)
     train_conf_deinit(&c);
 }
 
+/* The fall is a tenth of the schedule, not of a run that ends before it. */
+static void test_train_conf__wsd_in_parts(void **state)
+{
+    (void)state;
+    TrainConf c;
+    const char *const o[] = {"optimizer.schedule=wsd", "optimizer.schedule_steps=200", "steps=50", "optimizer.lr=1", NULL};
+    conf_make(&c, o);
+    assert_int_equal(c.optimizer.decay, 20);
+    assert_true(train_conf_lr(&c, 49) == 1.0f && train_conf_lr(&c, 180) == 1.0f);
+    assert_true(fabs((double)train_conf_lr(&c, 190) - 0.5) < 1e-6);
+    train_conf_deinit(&c);
+}
+
 static void micro(const char *batch, const char *task, int want)
 {
     TrainConf c;
@@ -142,7 +155,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_train_conf__schedules),           cmocka_unit_test(test_train_conf__schedules_golden),
         cmocka_unit_test(test_train_conf__no_warmup),
-        cmocka_unit_test(test_train_conf__only_warmup),         cmocka_unit_test(test_train_conf__micro_batch_default),
+        cmocka_unit_test(test_train_conf__only_warmup), cmocka_unit_test(test_train_conf__wsd_in_parts),         cmocka_unit_test(test_train_conf__micro_batch_default),
         cmocka_unit_test(test_train_conf__bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
