@@ -54,6 +54,14 @@ __device__ __forceinline__ uint32_t pack_bf16(float lo, float hi)
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
     return r;
 }
+/* Products and sums that are not contracted to a fused multiply-add: the bits of the host code that is compiled without contraction. */
+__device__ __forceinline__ float mul_rn(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ float add_rn(float a, float b) { return __fadd_rn(a, b); }
+__device__ __forceinline__ double mul_rn(double a, double b) { return __dmul_rn(a, b); }
+__device__ __forceinline__ double add_rn(double a, double b) { return __dadd_rn(a, b); }
+/* To the nearest whole number, ties to even; |v| < 2^63. */
+__device__ __forceinline__ int64_t round_i64(double v) { return __double2ll_rn(v); }
+__device__ __forceinline__ void count_add(uint64_t *p, uint64_t v) { (void)atomicAdd(reinterpret_cast<unsigned long long *>(p), v); }
 template <typename T> __device__ __forceinline__ T warp_xor(T v, int mask) { return __shfl_xor_sync(FULL_WARP, v, mask); }
 template <typename T> __device__ __forceinline__ T warp_get(T v, int lane) { return __shfl_sync(FULL_WARP, v, lane); }
 
@@ -170,6 +178,12 @@ static inline float __uint_as_float(uint32_t u)
     memcpy(&f, &u, 4);
     return f;
 }
+static inline float mul_rn(float a, float b) { return a * b; }
+static inline float add_rn(float a, float b) { return a + b; }
+static inline double mul_rn(double a, double b) { return a * b; }
+static inline double add_rn(double a, double b) { return a + b; }
+static inline int64_t round_i64(double v) { return (int64_t)rint(v); }
+static inline void count_add(uint64_t *p, uint64_t v) { __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
 static inline uint32_t __umulhi(uint32_t a, uint32_t b) { return (uint32_t)((uint64_t)a * b >> 32); }
 static inline float rsqrtf(float v) { return 1.0f / sqrtf(v); }
 static inline float __expf_(float v) { return expf(v); }
@@ -314,6 +328,10 @@ __device__ __forceinline__ void store_pack(bf16 *p, const float v[8])
     q.x = pack_bf16(v[0], v[1]), q.y = pack_bf16(v[2], v[3]), q.z = pack_bf16(v[4], v[5]), q.w = pack_bf16(v[6], v[7]);
     *reinterpret_cast<uint4 *>(p) = q;
 }
+
+struct alignas(16) Pair64 {
+    int64_t x, y;
+};
 
 /* Sum over the warp in a fixed tree; the same in every lane. */
 __device__ __forceinline__ float warp_sum(float v)

@@ -94,6 +94,48 @@ void kernel_gauss_sample_bwd(int t, const void *dz, const void *moments, const v
 void kernel_kl(int t, const void *moments, const float *weight, float *kl, int64_t items, int64_t rows, int64_t w, void *scratch, void *stream);
 void kernel_kl_bwd(int t, const float *dk, const void *moments, const float *weight, void *dm, int64_t items, int64_t rows, int64_t w, void *stream);
 
+/* ---- optim.cu: training state, the bits of src/comm/exact.c and src/cpu/optim*.c ----
+ * Tensors lie one after another in flat arrays; a table in device memory cuts all of them into chunks, and a launch covers the table. */
+enum { KERNEL_CHUNK = 8192 };
+typedef struct {
+    int32_t slot, count;    /* of tensor `slot`; count <= KERNEL_CHUNK */
+    int64_t from;           /* first value, a multiple of KERNEL_CHUNK */
+    int64_t at;             /* its place in p, grad, sum: a multiple of 16 */
+    int64_t state;          /* its place in the optimizer's arrays: a multiple of 16 */
+    int64_t block;          /* 8-bit moments: its first block's place in the maxima */
+} KernelChunk;
+typedef struct {
+    float decay;            /* 1 - lr wd; schedulefree: wd */
+    float step;             /* AdamW: lr / (1 - beta1^t); else lr */
+    float pull;             /* schedulefree: lr (beta1 (1 - weight) - 1) */
+    float unused;
+} KernelRate;               /* [tensors] in device memory */
+typedef struct {
+    float beta1, beta2, keep1, keep2; /* keep: 1 - beta */
+    float eps, scale;                 /* scale: of the gradient */
+    float root;                       /* sqrt(1 - beta2^t); schedulefree: 1 - beta2^t */
+    float weight;                     /* schedulefree */
+} KernelMoments;
+/* sum[at ...] += nearest multiple of 2^-40 of grad[slot]; left_out[slot] += values that src/comm/exact.h leaves out, *large += sums
+ * beyond +-limit. */
+void kernel_exact_add(const KernelChunk *chunk, int64_t chunks, const float *const *grad, int64_t *sum, int64_t limit, uint64_t *left_out,
+                      uint64_t *large, void *stream);
+void kernel_exact_to_float(float *out, const int64_t *sum, int64_t n, double scale, void *stream);
+/* Sums of squares of tiles of 4096 values; the total is their sum in order. */
+enum { KERNEL_SUMSQ_TILE = 4096 };
+void kernel_sumsq(const float *x, int64_t n, double *tile, void *stream);
+void kernel_adamw(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, float *p, float *m, float *v, const float *grad,
+                  const KernelMoments *a, void *stream);
+/* map [512]: the signed and the unsigned dynamic map. */
+void kernel_adamw8(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, const float *map, float *p, uint8_t *m8, float *m_max,
+                   uint8_t *v8, float *v_max, const float *grad, const KernelMoments *a, void *stream);
+void kernel_lion(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, float *p, float *m, const float *grad,
+                 const KernelMoments *a, void *stream);
+void kernel_schedulefree(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, float *p, float *z, float *v, const float *grad,
+                         const KernelMoments *a, void *stream);
+/* average += rate (x - average) */
+void kernel_ema(float *average, const float *x, int64_t n, float rate, void *stream);
+
 /* ---- attention.cu: q, do, dq [n, lq, heads*d], k, v [n, lk, heads*d]; lse [n, heads, lq] ----
  * bf16 with d a multiple of 8 up to 160 runs on tensor cores (flash attention 2, arXiv:2307.08691); everything else on plain
  * fused multiply-adds. d <= 512. */

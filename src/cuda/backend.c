@@ -167,6 +167,7 @@ int cuda_backend_create(Backend **out, int device)
     cuda_linear_register(be);
     cuda_conv_register(be);
     cuda_adapter_register(be);
+    cuda_train_register(be);
     *out = be;
     be = NULL;
 done:

@@ -38,6 +38,7 @@ int cuda_type(const OpCall *c, Dtype t);
 int cuda_launched(const OpCall *c);
 
 int cuda_mirror_acquire(Backend *be, const OpView *host, void **device);
+int cuda_mirror_adopt(Backend *be, const OpView *host, void *device);
 void cuda_mirror_release(Backend *be, const OpView *host);
 void cuda_mirror_free_all(CudaState *st);
 
@@ -55,5 +56,6 @@ void cuda_attention_register(Backend *be);
 void cuda_linear_register(Backend *be);
 void cuda_conv_register(Backend *be);
 void cuda_adapter_register(Backend *be);
+void cuda_train_register(Backend *be);
 
 #endif

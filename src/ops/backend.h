@@ -29,6 +29,7 @@ typedef struct {
 } OpCall;
 
 typedef struct Backend Backend;
+typedef struct BackendTrain BackendTrain;
 
 typedef struct {
     size_t (*scratch)(Backend *be, const OpAttr *attr, const Meta *in, int nin, const Meta *out, int nout); /* NULL: none */
@@ -53,6 +54,7 @@ struct Backend {
      * same array and written again when the version has grown; drop undoes one acquire. NULL: used where they are. */
     int (*acquire)(Backend *be, const OpView *host, void **device);
     void (*drop)(Backend *be, const OpView *host);
+    const BackendTrain *train;    /* ops/train.h; NULL: training keeps its state in host memory */
     void (*destroy)(Backend *be);
 };
 

@@ -1,5 +1,5 @@
 /* Optimizer steps over flat host arrays: not graph ops, since they change parameters in place.
- * Implemented by cpu/optim*.c and later by kernels/optim.cu. Arrays are F32 unless said otherwise; grad_scale multiplies the gradient
+ * Implemented by cpu/optim*.c; on a device (ops/train.h) by kernels/optim.cu. Arrays are F32 unless said otherwise; grad_scale multiplies the gradient
  * first (clipping). Element-wise, or with sums in a fixed order: no result depends on threads. */
 #ifndef OPS_OPTIM_H
 #define OPS_OPTIM_H

@@ -384,7 +384,7 @@ int train_diffusion_open(TrainTask *t, int plan_only)
     str_init(&d->caption);
     t->impl = d;
     t->fill = fill;
-    t->limit = limit;
+    t->limit = t->conf->lora.max_norm > 0 ? limit : NULL;
     t->save = save;
     t->close = diffusion_close;
     int rc = open_model(t, d);

@@ -136,7 +136,9 @@ static int resume(Loop *l)
 /* Only a state that would be lost must be written: the run stops here. */
 static int checkpoint(Loop *l, int must)
 {
-    int rc = l->comm->rank ? 0 : train_saver_save(l->saver, &l->state, must);
+    int rc = l->comm->rank ? 0 : train_step_fetch(&l->step);
+    if (rc >= 0 && !l->comm->rank)
+        rc = train_saver_save(l->saver, &l->state, must);
     return comm_agree(l->comm, rc);
 }
 
@@ -170,21 +172,20 @@ static int look(Loop *l)
 {
     TrainTask *t = &l->task;
     TrainState *s = &l->state;
-    const float *values = train_optimizer_values(s, l->c, l->step.grad);
-    int valid = validation_is_due(l), samples = samples_are_due(l);
+    int valid = validation_is_due(l), samples = samples_are_due(l), averages = train_optimizer_averages(s, l->c);
     TRY(samples);
     if (!valid && !samples)
         return 0;
-    if (values != s->param) {
-        TRY(train_task_set_values(t, s, values));
-        TRY(train_task_bind(t));
+    if (samples || averages) { /* what is rendered, and averages, are taken from the host */
+        TRY(train_step_fetch(&l->step));
+        TRY(train_step_show(&l->step, train_optimizer_values(s, l->c, l->step.grad)));
     }
     if (valid)
         TRY(validate(l));
     train_watch_at(l->watch, s->step);
     if (samples)
         TRY(train_samples_run(t, s->step, l->watch ? train_watch_sample : NULL, l->watch));
-    return values != s->param ? train_step_sync(&l->step) : 0;
+    return averages ? train_step_show(&l->step, s->param) : 0;
 }
 
 static float mean_loss(const TrainState *s, int64_t from, int64_t to)
@@ -254,8 +255,13 @@ static int write_csv(const Loop *l, const char *name, const int64_t *step, const
 static int finish(Loop *l)
 {
     int rc = 0;
-    if (l->comm->rank == 0) {
-        rc = l->task.save(&l->task, &l->state, train_optimizer_values(&l->state, l->c, l->step.grad));
+    if (l->comm->rank == 0)
+        rc = train_step_fetch(&l->step);
+    if (rc >= 0 && l->comm->rank == 0) {
+        const float *values = train_optimizer_values(&l->state, l->c, l->step.grad);
+        rc = train_step_show(&l->step, values); /* a task may run its graph to save */
+        if (rc >= 0)
+            rc = l->task.save(&l->task, &l->state, values);
         if (rc >= 0)
             rc = write_csv(l, "loss.csv", NULL, l->state.loss, l->state.step);
         if (rc >= 0 && l->state.nvalid)

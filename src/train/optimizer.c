@@ -213,14 +213,31 @@ static void step_run(const TrainOptimizer *o, TrainState *s, const TrainRun *r, 
     }
 }
 
-void train_optimizer_step(TrainOptimizer *o, TrainState *s, const float *grad, float grad_scale)
+void train_optimizer_terms(const TrainOptimizer *o, TrainState *s, float grad_scale, OptimAdamw *a, float *weight)
 {
     const TrainOptimConf *c = &o->c->optimizer;
-    OptimAdamw a = {.beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps, .step = s->step + 1 - s->skipped, .grad_scale = grad_scale};
-    float weight = c->name == TRAIN_SCHEDULEFREE ? free_weight(o, s, a.step) : 0;
-    if (c->name == TRAIN_PRODIGY) {
+    *a = (OptimAdamw){.beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps, .step = s->step + 1 - s->skipped, .grad_scale = grad_scale};
+    *weight = c->name == TRAIN_SCHEDULEFREE ? free_weight(o, s, a->step) : 0;
+}
+
+void train_optimizer_rates(const TrainOptimizer *o, const TrainState *s, OptimRate *rate)
+{
+    for (int i = 0; i < o->nrun; i++) {
+        const TrainRun *r = &o->run[i];
+        float lr = train_conf_lr_of(o->c, r->lr, s->step);
+        for (int k = r->first; k < r->first + r->count; k++)
+            rate[k] = (OptimRate){lr, r->weight_decay};
+    }
+}
+
+void train_optimizer_step(TrainOptimizer *o, TrainState *s, const float *grad, float grad_scale)
+{
+    OptimAdamw a;
+    float weight;
+    train_optimizer_terms(o, s, grad_scale, &a, &weight);
+    if (o->c->optimizer.name == TRAIN_PRODIGY) {
         a.lr = train_conf_lr(o->c, s->step);
-        a.weight_decay = c->weight_decay;
+        a.weight_decay = o->c->optimizer.weight_decay;
         step_prodigy(o, s, grad, &a);
         return;
     }
@@ -229,6 +246,17 @@ void train_optimizer_step(TrainOptimizer *o, TrainState *s, const float *grad, f
         a.weight_decay = o->run[i].weight_decay;
         step_run(o, s, &o->run[i], grad, &a, weight);
     }
+}
+
+void train_optimizer_average(TrainState *s, float rate)
+{
+    for (int64_t i = 0; s->ema && i < s->n; i++)
+        s->ema[i] += rate * (s->param[i] - s->ema[i]);
+}
+
+int train_optimizer_averages(const TrainState *s, const TrainConf *c)
+{
+    return s->ema || c->optimizer.name == TRAIN_SCHEDULEFREE;
 }
 
 const float *train_optimizer_values(const TrainState *s, const TrainConf *c, float *buffer)

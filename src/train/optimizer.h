@@ -2,6 +2,7 @@
 #ifndef TRAIN_OPTIMIZER_H
 #define TRAIN_OPTIMIZER_H
 
+#include "ops/train.h"
 #include "train/state.h"
 
 /* Neighbouring slots with the same rates. */
@@ -28,6 +29,13 @@ int train_optimizer_init(TrainOptimizer *o, const TrainConf *c, TrainState *s);
 void train_optimizer_deinit(TrainOptimizer *o);
 /* The step number s->step + 1 (skipped ones do not count): changes param and the arrays, not ema. */
 void train_optimizer_step(TrainOptimizer *o, TrainState *s, const float *grad, float grad_scale);
+/* Of that step: what all slots share (weight: schedulefree's; changes its numbers, so once per step), and the rates of each. */
+void train_optimizer_terms(const TrainOptimizer *o, TrainState *s, float grad_scale, OptimAdamw *a, float *weight);
+void train_optimizer_rates(const TrainOptimizer *o, const TrainState *s, OptimRate *rate);
+/* ema += rate (param - ema), where there is one. */
+void train_optimizer_average(TrainState *s, float rate);
+/* Whether the values that stand for the run are others than those that are trained. */
+int train_optimizer_averages(const TrainState *s, const TrainConf *c);
 /* The values that stand for the run: the running average, schedulefree's average (computed into buffer[n]) or the weights. Borrowed. */
 const float *train_optimizer_values(const TrainState *s, const TrainConf *c, float *buffer);
 

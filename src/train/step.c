@@ -29,6 +29,11 @@ static int collect_slots(TrainTask *t, TrainState *s)
     return 0;
 }
 
+static int64_t tail_count(const TrainStep *p)
+{
+    return 1 + 2 * p->nset;
+}
+
 int train_step_init(TrainStep *p, TrainTask *task, TrainState *state)
 {
     *p = (TrainStep){.task = task, .state = state};
@@ -37,7 +42,10 @@ int train_step_init(TrainStep *p, TrainTask *task, TrainState *state)
     TRY(train_optimizer_init(&p->optimizer, task->conf, state));
     p->nset = task->conf->datasets.count + 1;
     p->set_loss = calloc((size_t)p->nset, sizeof *p->set_loss);
-    p->sum = malloc((size_t)(state->n + 1 + 2 * p->nset) * sizeof *p->sum);
+    TRY(train_device_create(&p->device, task, state));
+    int64_t sums = p->device ? 0 : state->n;
+    p->sum = malloc((size_t)(sums + tail_count(p)) * sizeof *p->sum);
+    p->tail = p->sum + sums;
     p->grad = malloc((size_t)state->n * sizeof *p->grad);
     p->loss = malloc((size_t)task->conf->micro_batch * sizeof *p->loss);
     if (!p->sum || !p->grad || !p->loss || !p->set_loss)
@@ -48,24 +56,53 @@ int train_step_init(TrainStep *p, TrainTask *task, TrainState *state)
 void train_step_deinit(TrainStep *p)
 {
     train_optimizer_deinit(&p->optimizer);
+    train_device_destroy(p->device);
+    p->device = NULL;
     free(p->sum);
     free(p->grad);
     free(p->loss);
     free(p->set_loss);
     p->set_loss = NULL;
-    p->sum = NULL;
+    p->sum = p->tail = NULL;
     p->grad = p->loss = NULL;
 }
 
 int train_step_sync(TrainStep *p)
 {
+    if (p->device)
+        TRY(train_device_upload(p->device));
+    return train_step_show(p, p->state->param);
+}
+
+int train_step_show(TrainStep *p, const float *values)
+{
     TrainTask *t = p->task;
-    TRY(train_task_set_values(t, p->state, p->state->param));
+    TRY(train_task_set_values(t, p->state, values));
+    if (p->device)
+        TRY(train_device_show(p->device, values));
     TRY(train_task_bind(t));
     return train_task_use(t, t->now);
 }
 
-static int micro_batch(TrainStep *p, int64_t position, int64_t *bad)
+int train_step_fetch(TrainStep *p)
+{
+    return p->device ? train_device_fetch(p->device) : 0;
+}
+
+static void add_gradients(TrainStep *p, int64_t *bad)
+{
+    const TrainTask *t = p->task;
+    for (int i = 0; i < t->nwrt; i++) {
+        const TrainSlot *s = &p->state->slot[i];
+        int64_t here = exact_add(p->sum + s->offset, exec_data(t->ex, t->grad[i]), s->count);
+        if (here && p->bad_slot > i)
+            p->bad_slot = i;
+        *bad += here;
+    }
+}
+
+/* last: of this rank's in this step. */
+static int micro_batch(TrainStep *p, int64_t position, int last, int64_t *bad)
 {
     TrainTask *t = p->task;
     double began = clock_now();
@@ -75,25 +112,17 @@ static int micro_batch(TrainStep *p, int64_t position, int64_t *bad)
     TRY(exec_run(t->ex));
     double ran = clock_now();
     p->seconds[TRAIN_PHASE_COMPUTE] += ran - filled;
-    for (int i = 0; i < t->nwrt; i++) {
-        const TrainSlot *s = &p->state->slot[i];
-        const float *grad = exec_data(t->ex, t->grad[i]);
-        if (t->be->acquire) { /* the device's memory is not ours */
-            TRY(exec_read_f32(t->ex, t->grad[i], p->grad + s->offset, s->count));
-            grad = p->grad + s->offset;
-        }
-        int64_t here = exact_add(p->sum + s->offset, grad, s->count);
-        if (here && p->bad_slot > i)
-            p->bad_slot = i;
-        *bad += here;
-    }
+    if (p->device)
+        TRY(train_device_add(p->device, last));
+    else
+        add_gradients(p, bad);
     TRY(exec_read_f32(t->ex, t->loss, p->loss, t->conf->micro_batch));
     for (int j = 0; j < t->conf->micro_batch; j++) {
         float share = p->loss[j] / (float)t->conf->batch;
-        *bad += exact_add(p->sum + p->state->n, &share, 1);
+        *bad += exact_add(p->tail, &share, 1);
         if (!t->set)
             continue;
-        int64_t *of_set = p->sum + p->state->n + 1 + t->set[j];
+        int64_t *of_set = p->tail + 1 + t->set[j];
         *bad += exact_add(of_set, &p->loss[j], 1);
         of_set[p->nset]++;
     }
@@ -108,20 +137,43 @@ static float clip_factor(double norm, double clip)
     return clip > 0 && f < 1 ? (float)f : 1.0f;
 }
 
-static void apply(TrainStep *p)
+/* The weight of the new values in the running average, smaller at first. */
+static float average_rate(const TrainStep *p)
 {
-    const TrainConf *c = p->task->conf;
-    const TrainOptimConf *o = &c->optimizer;
+    double warm = (1.0 + (double)p->state->step) / (10.0 + (double)p->state->step), d = (double)p->task->conf->optimizer.ema;
+    return 1 - (float)(warm < d ? warm : d);
+}
+
+static int apply(TrainStep *p)
+{
+    double clip = (double)p->task->conf->optimizer.clip;
     TrainState *s = p->state;
+    if (p->device) {
+        TRY(train_device_norm(p->device, &p->norm));
+        return train_device_step(p->device, &p->optimizer, p->grad, clip_factor(p->norm, clip), average_rate(p));
+    }
     exact_to_float(p->grad, p->sum, s->n, 1.0);
     p->norm = sqrt(cpu_optim_sumsq(p->grad, s->n));
-    train_optimizer_step(&p->optimizer, s, p->grad, clip_factor(p->norm, (double)o->clip));
-    if (!s->ema)
-        return;
-    double warm = (1.0 + (double)s->step) / (10.0 + (double)s->step);
-    float d = warm < (double)o->ema ? (float)warm : o->ema;
-    for (int64_t i = 0; i < s->n; i++)
-        s->ema[i] += (1 - d) * (s->param[i] - s->ema[i]);
+    train_optimizer_step(&p->optimizer, s, p->grad, clip_factor(p->norm, clip));
+    train_optimizer_average(s, average_rate(p));
+    return 0;
+}
+
+/* What the task limits lies on the host; on a device it comes down for that and goes up again. */
+static int limit(TrainStep *p)
+{
+    TrainTask *t = p->task;
+    TrainState *s = p->state;
+    if (!t->limit && p->device)
+        return 0;
+    if (p->device)
+        TRY(train_device_fetch_values(p->device));
+    TRY(train_task_set_values(t, s, s->param));
+    if (t->limit)
+        TRY(t->limit(t, s));
+    if (p->device)
+        TRY(train_device_show(p->device, s->param));
+    return train_task_bind(t);
 }
 
 /* The first tensor, in slot order, that had a bad gradient on any rank. Collective. */
@@ -133,7 +185,7 @@ static int bad_tensor(TrainStep *p, const char **name)
     return 0;
 }
 
-/* The step changes nothing; many in a row end the run. The message is that of exact_reduce. */
+/* The step changes nothing; many in a row end the run. The message is that of exact_check. */
 static int skip(TrainStep *p)
 {
     const char *name;
@@ -150,12 +202,35 @@ static int skip(TrainStep *p)
 
 static void losses_of_sets(TrainStep *p)
 {
-    const int64_t *sum = p->sum + p->state->n + 1, *count = sum + p->nset;
+    const int64_t *sum = p->tail + 1, *count = sum + p->nset;
     for (int k = 0; k < p->nset; k++) {
         p->set_loss[k] = NAN;
         if (count[k])
             exact_to_float(&p->set_loss[k], &sum[k], 1, 1.0 / (double)count[k]);
     }
+}
+
+/* Sums of all ranks. Collective. */
+static int reduce(TrainStep *p, int64_t bad)
+{
+    Comm *c = p->task->comm;
+    int64_t left_out = 0, large = 0;
+    if (!p->device)
+        return exact_reduce(c, p->sum, p->state->n + tail_count(p), bad);
+    TRY(comm_agree(c, train_device_counts(p->device, &left_out, &large, &p->bad_slot)));
+    TRY(exact_check(c, p->tail, tail_count(p), bad + left_out, large));
+    TRY(comm_sum_i64(c, p->tail, tail_count(p)));
+    return comm_agree(c, train_device_sum(p->device));
+}
+
+static int begin(TrainStep *p)
+{
+    p->bad_slot = p->state->count;
+    memset(p->tail, 0, (size_t)tail_count(p) * sizeof *p->tail);
+    if (p->device)
+        return train_device_begin(p->device);
+    memset(p->sum, 0, (size_t)p->state->n * sizeof *p->sum);
+    return 0;
 }
 
 int train_step_run(TrainStep *p)
@@ -164,14 +239,12 @@ int train_step_run(TrainStep *p)
     TrainState *s = p->state;
     const TrainConf *c = t->conf;
     int64_t bad = 0;
-    int rc = 0, micro = c->batch / c->micro_batch;
-    p->bad_slot = s->count;
-    memset(p->sum, 0, (size_t)(s->n + 1 + 2 * p->nset) * sizeof *p->sum);
+    int rc = begin(p), micro = c->batch / c->micro_batch;
     for (int m = t->comm->rank; rc >= 0 && m < micro; m += t->comm->size)
-        rc = micro_batch(p, s->step * c->batch + (int64_t)m * c->micro_batch, &bad);
+        rc = micro_batch(p, s->step * c->batch + (int64_t)m * c->micro_batch, m + t->comm->size >= micro, &bad);
     double began = clock_now();
     TRY(comm_agree(t->comm, rc));
-    rc = exact_reduce(t->comm, p->sum, s->n + 1 + 2 * p->nset, bad);
+    rc = reduce(p, bad);
     double reduced = clock_now();
     p->seconds[TRAIN_PHASE_COMM] += reduced - began;
     if (rc < 0 && rc != ERR_NUMERIC)
@@ -181,14 +254,11 @@ int train_step_run(TrainStep *p)
         TRY(skip(p));
     } else {
         p->skips = 0;
-        exact_to_float(&loss, p->sum + s->n, 1, 1.0);
-        apply(p);
+        exact_to_float(&loss, p->tail, 1, 1.0);
+        TRY(apply(p));
         norm = (float)p->norm;
         losses_of_sets(p);
-        TRY(train_task_set_values(t, s, s->param));
-        if (t->limit)
-            TRY(t->limit(t, s));
-        TRY(train_task_bind(t));
+        TRY(limit(p));
     }
     p->seconds[TRAIN_PHASE_UPDATE] += clock_now() - reduced;
     return train_state_push_step(s, loss, norm);

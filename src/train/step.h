@@ -7,6 +7,7 @@
 #ifndef TRAIN_STEP_H
 #define TRAIN_STEP_H
 
+#include "train/device.h"
 #include "train/optimizer.h"
 #include "train/state.h"
 #include "train/task.h"
@@ -17,8 +18,10 @@ typedef struct {
     TrainTask *task;   /* borrowed, as is the state */
     TrainState *state;
     TrainOptimizer optimizer;
-    int64_t *sum;      /* [n + 1 + 2*nset]: gradients, the loss, the losses of each dataset, its samples */
-    float *grad;       /* [n]: of the last step, before clipping */
+    TrainDevice *device; /* where the state lives while steps are made; NULL: in `state` itself */
+    int64_t *sum;      /* [n]: gradients; NULL with a device */
+    int64_t *tail;     /* [1 + 2*nset], after sum: the loss, the losses of each dataset, its samples */
+    float *grad;       /* [n]: of the last step, before clipping; with a device: scratch */
     float *loss;       /* [micro_batch] */
     double norm;       /* of grad */
     int64_t bad_slot;  /* first slot with a gradient that is not finite, on this rank; count: none */
@@ -34,6 +37,10 @@ int train_step_init(TrainStep *p, TrainTask *task, TrainState *state);
 void train_step_deinit(TrainStep *p);
 /* Takes the state's values into the model: before the first step, and after they were changed from outside (resume). */
 int train_step_sync(TrainStep *p);
+/* The state on the host as it is after the last step. */
+int train_step_fetch(TrainStep *p);
+/* Puts other values [n], or the state's own, into the model, on the host and where it runs. The state is fetched. */
+int train_step_show(TrainStep *p, const float *values);
 /* Collective. Appends the step's loss to the state (NaN for a skipped step). ERR_NUMERIC after
  * optimizer.max_skips skipped steps in a row. */
 int train_step_run(TrainStep *p);

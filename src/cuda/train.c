@@ -1,0 +1,234 @@
+#include "ops/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/internal.h"
+#include "kernels.h"
+
+struct OptimTable {
+    int n;
+    int64_t end;           /* of the flat arrays */
+    int64_t *first;        /* [n + 1]: first chunk of each tensor */
+    KernelChunk *chunk;    /* device, as below */
+    KernelRate *rate;      /* [n] */
+    KernelRate *rate_host;
+    uint64_t *count;       /* [n + 1]: left out, then large */
+    uint64_t *count_host;
+    double *tile, *tile_host;
+    float *map;            /* [512], made when first used */
+};
+
+static int launched(const char *what)
+{
+    return cuda_check(cudaGetLastError(), what);
+}
+
+static int clear(Backend *be, void *p, size_t bytes)
+{
+    return cuda_check(cudaMemsetAsync(p, 0, bytes, cuda_state(be)->stream), "clearing device memory");
+}
+
+static void table_destroy(Backend *be, OptimTable *t)
+{
+    if (!t)
+        return;
+    void *device[] = {t->chunk, t->rate, t->count, t->tile, t->map};
+    for (size_t i = 0; i < sizeof device / sizeof *device; i++)
+        if (device[i])
+            be->free(be, device[i], 0);
+    free(t->first);
+    free(t->rate_host);
+    free(t->count_host);
+    free(t->tile_host);
+    free(t);
+}
+
+static int64_t chunks_of(int64_t count)
+{
+    return (count + KERNEL_CHUNK - 1) / KERNEL_CHUNK;
+}
+
+static int upload_chunks(Backend *be, OptimTable *t, const OptimSlot *slot)
+{
+    int64_t total = t->first[t->n], k = 0;
+    KernelChunk *host = malloc((size_t)(total + 1) * sizeof *host);
+    if (!host)
+        return err_set(ERR_NOMEM, "training state: out of memory");
+    for (int i = 0; i < t->n; i++)
+        for (int64_t from = 0; from < slot[i].count; from += KERNEL_CHUNK) {
+            int64_t left = slot[i].count - from;
+            host[k++] = (KernelChunk){i, (int32_t)(left < KERNEL_CHUNK ? left : KERNEL_CHUNK), from, slot[i].at + from, slot[i].state + from,
+                                      slot[i].block + from / OPTIM_BLOCK};
+        }
+    int rc = be->upload(be, t->chunk, host, (size_t)total * sizeof *host);
+    free(host);
+    return rc;
+}
+
+static int device_array(Backend *be, void *out, size_t count, size_t size)
+{
+    void *p;
+    TRY(be->alloc(be, &p, (count + 1) * size));
+    memcpy(out, &p, sizeof p);
+    return 0;
+}
+
+static int table_fill(Backend *be, OptimTable *t, const OptimSlot *slot)
+{
+    size_t n = (size_t)t->n;
+    t->first = malloc((n + 1) * sizeof *t->first);
+    t->rate_host = malloc((n + 1) * sizeof *t->rate_host);
+    t->count_host = malloc((n + 1) * sizeof *t->count_host);
+    if (!t->first || !t->rate_host || !t->count_host)
+        return err_set(ERR_NOMEM, "training state: out of memory");
+    t->first[0] = 0;
+    for (int i = 0; i < t->n; i++) {
+        t->first[i + 1] = t->first[i] + chunks_of(slot[i].count);
+        t->end = slot[i].at + slot[i].count > t->end ? slot[i].at + slot[i].count : t->end;
+    }
+    size_t tiles = (size_t)(t->end / KERNEL_SUMSQ_TILE + 2); /* the padding after the last tensor may be asked for too */
+    t->tile_host = malloc(tiles * sizeof *t->tile_host);
+    if (!t->tile_host)
+        return err_set(ERR_NOMEM, "training state: out of memory");
+    TRY(device_array(be, &t->chunk, (size_t)t->first[t->n], sizeof *t->chunk));
+    TRY(device_array(be, &t->rate, n, sizeof *t->rate));
+    TRY(device_array(be, &t->count, n, sizeof *t->count));
+    TRY(device_array(be, &t->tile, tiles, sizeof *t->tile));
+    TRY(clear(be, t->count, (n + 1) * sizeof *t->count));
+    return upload_chunks(be, t, slot);
+}
+
+static int table_create(Backend *be, OptimTable **out, const OptimSlot *slot, int n)
+{
+    OptimTable *t = calloc(1, sizeof *t);
+    if (!t)
+        return err_set(ERR_NOMEM, "training state: out of memory");
+    t->n = n;
+    int rc = table_fill(be, t, slot);
+    if (rc < 0) {
+        table_destroy(be, t);
+        return rc;
+    }
+    *out = t;
+    return 0;
+}
+
+static int add(Backend *be, OptimTable *t, int first, int count, const float *const *grads, int64_t *sum, int64_t limit)
+{
+    int64_t from = t->first[first], n = t->first[first + count] - from;
+    if (!n)
+        return 0;
+    kernel_exact_add(t->chunk + from, n, grads, sum, limit, t->count, t->count + t->n, cuda_state(be)->stream);
+    return launched("sums of gradients");
+}
+
+static int counts(Backend *be, OptimTable *t, int64_t *left_out, int64_t *large)
+{
+    size_t bytes = ((size_t)t->n + 1) * sizeof *t->count;
+    TRY(be->download(be, t->count_host, t->count, bytes));
+    for (int i = 0; i < t->n; i++)
+        left_out[i] = (int64_t)t->count_host[i];
+    *large = (int64_t)t->count_host[t->n];
+    return clear(be, t->count, bytes);
+}
+
+static int to_float(Backend *be, float *out, const int64_t *sum, int64_t n, double scale)
+{
+    if (!n)
+        return 0;
+    kernel_exact_to_float(out, sum, n, scale, cuda_state(be)->stream);
+    return launched("sums of gradients");
+}
+
+/* The tiles are added on the host: in order, as there. */
+static int sumsq(Backend *be, OptimTable *t, const float *x, int64_t n, double *out)
+{
+    int64_t tiles = (n + KERNEL_SUMSQ_TILE - 1) / KERNEL_SUMSQ_TILE;
+    *out = 0;
+    if (!n)
+        return 0;
+    if (n > t->end + KERNEL_SUMSQ_TILE)
+        return err_set(ERR_RANGE, "sum of squares of %lld values: the tensors have %lld", (long long)n, (long long)t->end);
+    kernel_sumsq(x, n, t->tile, cuda_state(be)->stream);
+    TRY(launched("sum of squares"));
+    TRY(be->download(be, t->tile_host, t->tile, (size_t)tiles * sizeof *t->tile));
+    for (int64_t i = 0; i < tiles; i++)
+        *out += t->tile_host[i];
+    return 0;
+}
+
+/* As in cpu/optim*.c, where each is used. */
+static KernelMoments moments(const OptimStep *s)
+{
+    const OptimAdamw *a = &s->a;
+    double rest = 1 - pow((double)a->beta2, (double)a->step);
+    float root = s->kind == OPTIM_SCHEDULEFREE ? (float)rest : (float)sqrt(rest);
+    return (KernelMoments){a->beta1, a->beta2, 1 - a->beta1, 1 - a->beta2, a->eps, a->grad_scale, root, s->weight};
+}
+
+static KernelRate rate_of(const OptimStep *s, const OptimRate *r)
+{
+    double lr = (double)r->lr, wd = (double)r->weight_decay, beta1 = (double)s->a.beta1;
+    KernelRate k = {(float)(1 - lr * wd), r->lr, 0, 0};
+    if (s->kind == OPTIM_ADAMW || s->kind == OPTIM_ADAMW8)
+        k.step = (float)(lr / (1 - pow(beta1, (double)s->a.step)));
+    if (s->kind == OPTIM_SCHEDULEFREE) {
+        k.decay = r->weight_decay;
+        k.pull = (float)(lr * (beta1 * (1 - (double)s->weight) - 1));
+    }
+    return k;
+}
+
+static int make_map(Backend *be, OptimTable *t)
+{
+    float map[512];
+    if (t->map)
+        return 0;
+    optim_dynamic_map(map, 1);
+    optim_dynamic_map(map + 256, 0);
+    TRY(device_array(be, &t->map, 512, sizeof *t->map));
+    return be->upload(be, t->map, map, sizeof map);
+}
+
+static int step(Backend *be, OptimTable *t, const OptimStep *s)
+{
+    KernelMoments m = moments(s);
+    int64_t n = t->first[t->n];
+    void *const *x = s->array, *stream = cuda_state(be)->stream;
+    if (!n)
+        return 0;
+    for (int i = 0; i < t->n; i++)
+        t->rate_host[i] = rate_of(s, &s->rate[i]);
+    TRY(be->upload(be, t->rate, t->rate_host, (size_t)t->n * sizeof *t->rate));
+    switch (s->kind) {
+    case OPTIM_ADAMW8:
+        TRY(make_map(be, t));
+        kernel_adamw8(t->chunk, n, t->rate, t->map, s->p, x[0], x[1], x[2], x[3], s->grad, &m, stream);
+        break;
+    case OPTIM_LION:
+        kernel_lion(t->chunk, n, t->rate, s->p, x[0], s->grad, &m, stream);
+        break;
+    case OPTIM_SCHEDULEFREE:
+        kernel_schedulefree(t->chunk, n, t->rate, s->p, x[0], x[1], s->grad, &m, stream);
+        break;
+    default:
+        kernel_adamw(t->chunk, n, t->rate, s->p, x[0], x[1], s->grad, &m, stream);
+    }
+    return launched("optimizer");
+}
+
+static int ema(Backend *be, float *average, const float *x, int64_t n, float rate)
+{
+    if (!n)
+        return 0;
+    kernel_ema(average, x, n, rate, cuda_state(be)->stream);
+    return launched("running average");
+}
+
+void cuda_train_register(Backend *be)
+{
+    static const BackendTrain train = {cuda_mirror_adopt, clear, table_create, table_destroy, add, counts, to_float, sumsq, step, ema};
+    be->train = &train;
+}

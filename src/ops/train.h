@@ -1,0 +1,58 @@
+/* Training steps on a device: what a backend offers (Backend.train) so that trained values, sums of gradients and the optimizer's arrays
+ * stay in its memory from step to step. Addresses are the backend's (Backend.alloc) where nothing else is said. Calls are enqueued in
+ * order and return at once, but those with a result on the host. Each gives the bits of the host function that it names; AdamW those of
+ * its portable form (ISA base).
+ */
+#ifndef OPS_TRAIN_H
+#define OPS_TRAIN_H
+
+#include "ops/backend.h"
+#include "ops/optim.h"
+
+/* A tensor in the flat arrays. Places are multiples of 16. */
+typedef struct {
+    int64_t count, at;    /* values; place in p, grad and sum */
+    int64_t state;        /* place in the optimizer's arrays */
+    int64_t block;        /* 8-bit moments: place in the arrays of maxima */
+} OptimSlot;
+
+typedef struct {
+    float lr, weight_decay;
+} OptimRate;
+
+/* Tensors that one launch works on. */
+typedef struct OptimTable OptimTable;
+
+typedef enum { OPTIM_ADAMW, OPTIM_ADAMW8, OPTIM_LION, OPTIM_SCHEDULEFREE } OptimKind;
+
+typedef struct {
+    OptimKind kind;
+    float *p;
+    void *array[4];       /* the arguments between p and grad of cpu_optim_<kind>, in their order */
+    const float *grad;
+    const OptimRate *rate; /* [tensors of the table], on the host: in place of lr and weight_decay of a */
+    OptimAdamw a;
+    float weight;         /* OPTIM_SCHEDULEFREE */
+} OptimStep;
+
+struct BackendTrain {
+    /* From now on the parameter at host->data lies at `device`, whatever its version is: acquire gives this address and copies nothing.
+     * `device` stays the caller's. Undone by drop. Before anything acquires the parameter. */
+    int (*adopt)(Backend *be, const OpView *host, void *device);
+    int (*clear)(Backend *be, void *p, size_t bytes);
+    int (*table_create)(Backend *be, OptimTable **out, const OptimSlot *slot, int n);
+    void (*table_destroy)(Backend *be, OptimTable *t); /* NULL is fine */
+    /* exact_add of tensors first .. first + count - 1; grads: the addresses of all tensors' gradients, an array on the device. Sums beyond
+     * +-limit are counted where this is the last addition. */
+    int (*exact_add)(Backend *be, OptimTable *t, int first, int count, const float *const *grads, int64_t *sum, int64_t limit);
+    /* What was left out since the last call, of each tensor (left_out[n], host), and the sums that were too large. */
+    int (*exact_counts)(Backend *be, OptimTable *t, int64_t *left_out, int64_t *large);
+    int (*exact_to_float)(Backend *be, float *out, const int64_t *sum, int64_t n, double scale);
+    /* cpu_optim_sumsq of the first n values of the flat arrays of t. */
+    int (*sumsq)(Backend *be, OptimTable *t, const float *x, int64_t n, double *out);
+    int (*step)(Backend *be, OptimTable *t, const OptimStep *s);
+    /* average += rate (x - average) */
+    int (*ema)(Backend *be, float *average, const float *x, int64_t n, float rate);
+};
+
+#endif

@@ -1,0 +1,321 @@
+#include "train/device.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "comm/exact.h"
+#include "ops/train.h"
+
+struct TrainDevice {
+    Backend *be;
+    TrainTask *task;
+    TrainState *s;
+    int hosted;              /* the optimizer runs on the host, where its arrays and the running average stay */
+    OptimTable *all;         /* every slot */
+    OptimTable *small, *large; /* adamw8: those with f32 and those with 8-bit moments; both NULL else */
+    int nsmall, nlarge;
+    int *slot_small, *slot_large;
+    OptimRate *rate, *some;  /* [slots]: of each slot; of those of a table */
+    int64_t *left_out;       /* [slots] */
+    float *param, *grad, *ema;
+    int64_t *sum;
+    void *array[TRAIN_ARRAYS];
+    const float **grads;     /* device: [shapes][slots], addresses of gradients */
+    int64_t *stage;
+    int adopted;             /* slots whose parameter lives here */
+    int values_old, rest_old; /* of the host's copies */
+};
+
+static size_t flat_bytes(const TrainDevice *d)
+{
+    return (size_t)d->s->n * sizeof(float);
+}
+
+static size_t array_bytes(const TrainArray *a)
+{
+    return (size_t)a->n * dtype_size(a->dtype);
+}
+
+static int allocate(TrainDevice *d, void *out, size_t bytes)
+{
+    void *p;
+    TRY(d->be->alloc(d->be, &p, bytes ? bytes : 64));
+    memcpy(out, &p, sizeof p);
+    return d->be->train->clear(d->be, p, bytes);
+}
+
+static int make_arrays(TrainDevice *d)
+{
+    TrainState *s = d->s;
+    TRY(allocate(d, &d->param, flat_bytes(d)));
+    TRY(allocate(d, &d->grad, flat_bytes(d)));
+    TRY(allocate(d, &d->sum, (size_t)s->n * sizeof *d->sum));
+    if (d->hosted)
+        return 0;
+    if (s->ema)
+        TRY(allocate(d, &d->ema, flat_bytes(d)));
+    for (int k = 0; k < s->narray; k++)
+        TRY(allocate(d, &d->array[k], array_bytes(&s->array[k])));
+    return 0;
+}
+
+/* ---- tables of tensors ---- */
+
+/* which: 0 small, 1 large, -1 all. */
+static int make_table(TrainDevice *d, OptimTable **out, int which, int *slot_of, int *count)
+{
+    const TrainState *s = d->s;
+    int n = 0, eight = d->task->conf->optimizer.name == TRAIN_ADAMW8;
+    OptimSlot *slot = malloc((size_t)(s->count + 1) * sizeof *slot);
+    if (!slot)
+        return err_set(ERR_NOMEM, "training state: out of memory");
+    for (int i = 0; i < s->count; i++) {
+        const TrainSlot *t = &s->slot[i];
+        int large = eight && s->array[0].at[i] < 0;
+        if (which >= 0 && which != large)
+            continue;
+        slot[n] = (OptimSlot){t->count, t->offset, t->offset, 0};
+        if (which == 0)
+            slot[n].state = s->array[0].at[i];
+        if (which == 1) {
+            slot[n].state = s->array[2].at[i];
+            slot[n].block = s->array[3].at[i];
+        }
+        if (slot_of)
+            slot_of[n] = i;
+        n++;
+    }
+    int rc = d->be->train->table_create(d->be, out, slot, n);
+    if (count)
+        *count = n;
+    free(slot);
+    return rc;
+}
+
+static int make_tables(TrainDevice *d)
+{
+    TRY(make_table(d, &d->all, -1, NULL, NULL));
+    if (d->task->conf->optimizer.name != TRAIN_ADAMW8)
+        return 0;
+    TRY(make_table(d, &d->small, 0, d->slot_small, &d->nsmall));
+    return make_table(d, &d->large, 1, d->slot_large, &d->nlarge);
+}
+
+/* ---- where the graph's tensors are ---- */
+
+static int find_gradients(TrainDevice *d)
+{
+    TrainTask *t = d->task;
+    int shapes = t->nshape ? t->nshape : 1;
+    size_t n = (size_t)t->nwrt;
+    const float **host = malloc((size_t)shapes * n * sizeof *host + 1);
+    if (!host)
+        return err_set(ERR_NOMEM, "training state: out of memory");
+    for (int k = 0; k < shapes; k++)
+        for (size_t i = 0; i < n; i++)
+            host[(size_t)k * n + i] = t->nshape ? exec_data(t->shape[k].ex, t->shape[k].grad[i]) : exec_data(t->ex, t->grad[i]);
+    int rc = allocate(d, &d->grads, (size_t)shapes * n * sizeof *host);
+    if (rc >= 0)
+        rc = d->be->upload(d->be, d->grads, host, (size_t)shapes * n * sizeof *host);
+    free(host);
+    return rc;
+}
+
+static int view_of(const TrainDevice *d, int i, OpView *v)
+{
+    const NnParam *p = nn_params_find(d->task->params, d->s->slot[i].name);
+    if (!p)
+        return err_set(ERR_NOTFOUND, "trained parameter '%s' is missing", d->s->slot[i].name);
+    *v = (OpView){p->data, p->dtype, p->shape, p->version, p->frozen};
+    return 0;
+}
+
+static int adopt(TrainDevice *d)
+{
+    OpView v;
+    for (; d->adopted < d->s->count; d->adopted++) {
+        TRY(view_of(d, d->adopted, &v));
+        TRY(d->be->train->adopt(d->be, &v, d->param + d->s->slot[d->adopted].offset));
+    }
+    return 0;
+}
+
+int train_device_create(TrainDevice **out, TrainTask *t, TrainState *s)
+{
+    *out = NULL;
+    if (!t->be->train)
+        return 0;
+    TrainDevice *d = calloc(1, sizeof *d);
+    if (!d)
+        return err_set(ERR_NOMEM, "training state: out of memory");
+    *out = d; /* the caller's also after an error */
+    size_t n = (size_t)s->count + 1;
+    TrainOptimKind name = t->conf->optimizer.name;
+    d->be = t->be;
+    d->task = t;
+    d->s = s;
+    d->hosted = name == TRAIN_ADAFACTOR || name == TRAIN_PRODIGY;
+    d->rate = malloc(n * sizeof *d->rate);
+    d->some = malloc(n * sizeof *d->some);
+    d->left_out = malloc(n * sizeof *d->left_out);
+    d->slot_small = malloc(n * sizeof *d->slot_small);
+    d->slot_large = malloc(n * sizeof *d->slot_large);
+    d->stage = malloc(TRAIN_STAGE * sizeof *d->stage);
+    if (!d->rate || !d->some || !d->left_out || !d->slot_small || !d->slot_large || !d->stage)
+        return err_set(ERR_NOMEM, "training state: out of memory");
+    TRY(make_arrays(d));
+    TRY(make_tables(d));
+    TRY(find_gradients(d));
+    TRY(adopt(d));
+    return train_device_upload(d);
+}
+
+void train_device_destroy(TrainDevice *d)
+{
+    OpView v;
+    if (!d)
+        return;
+    while (d->adopted > 0)
+        if (view_of(d, --d->adopted, &v) >= 0)
+            d->be->drop(d->be, &v);
+    OptimTable *table[] = {d->all, d->small, d->large};
+    for (int i = 0; i < 3; i++)
+        d->be->train->table_destroy(d->be, table[i]);
+    void *device[] = {d->param, d->grad, d->sum, d->ema, d->grads};
+    for (size_t i = 0; i < sizeof device / sizeof *device; i++)
+        if (device[i])
+            d->be->free(d->be, device[i], 0);
+    for (int k = 0; k < TRAIN_ARRAYS; k++)
+        if (d->array[k])
+            d->be->free(d->be, d->array[k], 0);
+    free(d->rate);
+    free(d->some);
+    free(d->left_out);
+    free(d->slot_small);
+    free(d->slot_large);
+    free(d->stage);
+    free(d);
+}
+
+/* ---- copies ---- */
+
+int train_device_show(TrainDevice *d, const float *values)
+{
+    return d->be->upload(d->be, d->param, values, flat_bytes(d));
+}
+
+int train_device_upload(TrainDevice *d)
+{
+    TrainState *s = d->s;
+    TRY(train_device_show(d, s->param));
+    if (d->ema)
+        TRY(d->be->upload(d->be, d->ema, s->ema, flat_bytes(d)));
+    for (int k = 0; k < s->narray && !d->hosted; k++)
+        TRY(d->be->upload(d->be, d->array[k], s->array[k].data, array_bytes(&s->array[k])));
+    d->values_old = d->rest_old = 0;
+    return 0;
+}
+
+int train_device_fetch_values(TrainDevice *d)
+{
+    if (d->values_old)
+        TRY(d->be->download(d->be, d->s->param, d->param, flat_bytes(d)));
+    d->values_old = 0;
+    return 0;
+}
+
+int train_device_fetch(TrainDevice *d)
+{
+    TrainState *s = d->s;
+    TRY(train_device_fetch_values(d));
+    if (!d->rest_old)
+        return 0;
+    if (d->ema)
+        TRY(d->be->download(d->be, s->ema, d->ema, flat_bytes(d)));
+    for (int k = 0; k < s->narray; k++)
+        TRY(d->be->download(d->be, s->array[k].data, d->array[k], array_bytes(&s->array[k])));
+    d->rest_old = 0;
+    return 0;
+}
+
+/* ---- a step ---- */
+
+int train_device_begin(TrainDevice *d)
+{
+    return d->be->train->clear(d->be, d->sum, (size_t)d->s->n * sizeof *d->sum);
+}
+
+int train_device_add(TrainDevice *d, int last)
+{
+    const TrainTask *t = d->task;
+    const float **grads = d->grads + (t->nshape ? (size_t)t->now * (size_t)t->nwrt : 0);
+    return d->be->train->exact_add(d->be, d->all, 0, d->s->count, grads, d->sum, last ? exact_limit(t->comm) : INT64_MAX);
+}
+
+int train_device_counts(TrainDevice *d, int64_t *left_out, int64_t *large, int64_t *first_slot)
+{
+    TRY(d->be->train->exact_counts(d->be, d->all, d->left_out, large));
+    *left_out = 0;
+    *first_slot = d->s->count;
+    for (int i = d->s->count - 1; i >= 0; i--) {
+        *left_out += d->left_out[i];
+        *first_slot = d->left_out[i] ? i : *first_slot;
+    }
+    return 0;
+}
+
+int train_device_sum(TrainDevice *d)
+{
+    return train_device_reduce(d->be, d->task->comm, d->sum, d->s->n, d->stage);
+}
+
+int train_device_norm(TrainDevice *d, double *norm)
+{
+    TRY(d->be->train->exact_to_float(d->be, d->grad, d->sum, d->s->n, 1.0));
+    TRY(d->be->train->sumsq(d->be, d->all, d->grad, d->s->n, norm));
+    *norm = sqrt(*norm);
+    return 0;
+}
+
+static int step_part(TrainDevice *d, OptimTable *table, OptimStep *step, const int *slot_of, int n, int first_array)
+{
+    for (int i = 0; i < n; i++)
+        d->some[i] = d->rate[slot_of ? slot_of[i] : i];
+    step->rate = d->some;
+    step->p = d->param;
+    step->grad = d->grad;
+    for (int k = 0; k < 4; k++)
+        step->array[k] = d->array[first_array + k];
+    return d->be->train->step(d->be, table, step);
+}
+
+static int step_here(TrainDevice *d, TrainOptimizer *o, float grad_scale)
+{
+    OptimStep step = {.kind = OPTIM_ADAMW};
+    train_optimizer_terms(o, d->s, grad_scale, &step.a, &step.weight);
+    train_optimizer_rates(o, d->s, d->rate);
+    if (d->small) {
+        TRY(step_part(d, d->small, &step, d->slot_small, d->nsmall, 0));
+        step.kind = OPTIM_ADAMW8;
+        return step_part(d, d->large, &step, d->slot_large, d->nlarge, 2);
+    }
+    if (d->task->conf->optimizer.name == TRAIN_LION)
+        step.kind = OPTIM_LION;
+    if (d->task->conf->optimizer.name == TRAIN_SCHEDULEFREE)
+        step.kind = OPTIM_SCHEDULEFREE;
+    return step_part(d, d->all, &step, NULL, d->s->count, 0);
+}
+
+int train_device_step(TrainDevice *d, TrainOptimizer *o, float *grad, float grad_scale, float ema_rate)
+{
+    if (d->hosted) {
+        TRY(d->be->download(d->be, grad, d->grad, flat_bytes(d)));
+        train_optimizer_step(o, d->s, grad, grad_scale);
+        train_optimizer_average(d->s, ema_rate);
+        return train_device_show(d, d->s->param);
+    }
+    TRY(step_here(d, o, grad_scale));
+    d->values_old = d->rest_old = 1;
+    return d->ema ? d->be->train->ema(d->be, d->ema, d->param, d->s->n, ema_rate) : 0;
+}
