@@ -57,7 +57,7 @@ CU        := $(BUILD)/cuda
 CU_OBJ    := $(if $(CUDA_ON),$(CU)/device.o $(CUDASRC:%.c=$(CU)/%.o) $(KERNELS:%.cu=$(CU)/%.o))
 CU_LIBS   := $(if $(CUDA_ON),-L$(CUDA_HOME)/lib64 -lcudart_static -lrt -lstdc++)
 # Machine code of each CUDA_SM, and PTX of the first for GPUs that come later.
-CU_FLAGS  := -std=c++17 -O3 -lineinfo -Werror all-warnings -Xcompiler -Wall,-Wextra \
+CU_FLAGS  := -std=c++17 -O3 -lineinfo --compress-mode=size -Werror all-warnings -Xcompiler -Wall,-Wextra,-fPIC \
              $(foreach a,$(CUDA_SM),-gencode arch=compute_$(a),code=sm_$(a)) \
              -gencode arch=compute_$(firstword $(CUDA_SM)),code=compute_$(firstword $(CUDA_SM))
 
@@ -131,7 +131,16 @@ EMU_SCHED  := $(patsubst tests/emu/%.cpp,$(EMU)/%.o,$(wildcard tests/emu/*.cpp))
 EMU_OBJ    := $(KERNELS:kernels/%.cu=$(EMU)/kernels/%.o) $(CUDASRC:%.c=$(EMU)/%.o) $(EMU_SCHED)
 EMU_CXX    := -std=c++20 -Wall -Wextra -Wno-unknown-pragmas $(OPT) -ffp-contract=off -Itests/emu -Ikernels $(EXTRA)
 
+EMU_TESTS  := $(patsubst tests/cuda/%.c,$(EMU)/tests/%,$(filter-out tests/cuda/mutate.c,$(wildcard tests/cuda/*.c)))
+EMU_TEST_CU := $(patsubst tests/cuda/%.cu,$(EMU)/tests/cuda/%.o,$(wildcard tests/cuda/*.cu))
+.SECONDARY: $(EMU_TEST_CU)
+
 $(EMU)/kernels/%.o: kernels/%.cu
+	@mkdir -p $(@D)
+	$(SAY) CXX $<
+	$(Q)g++ $(EMU_CXX) $(SAN) $(TSAN) -MMD -MP -x c++ -c $< -o $@
+
+$(EMU)/tests/cuda/%.o: tests/cuda/%.cu
 	@mkdir -p $(@D)
 	$(SAY) CXX $<
 	$(Q)g++ $(EMU_CXX) $(SAN) $(TSAN) -MMD -MP -x c++ -c $< -o $@
@@ -156,14 +165,15 @@ $(EMU)/atelier: $(CLIOBJ) $(EMU)/device.o $(EMU_OBJ) $(BUILD)/libatelier.a
 	$(SAY) LD $@
 	$(Q)$(CC) $(LDFLAGS) $(TSAN) -rdynamic $^ $(LDLIBS) -lstdc++ -o $@
 
-$(EMU)/tests/%: tests/cuda/%.c $(EMU_OBJ) $(BUILD)/libatelier.a
+$(EMU)/tests/%: tests/cuda/%.c $(EMU_OBJ) $(EMU_TEST_CU) $(BUILD)/libatelier.a
 	@mkdir -p $(@D)
 	$(SAY) CC $<
-	$(Q)$(CC) $(CFLAGS) -Wno-conversion -DEMULATED $(if $(TSAN),-DEMU_TSAN) $(SYS_CFLAGS) -Itests -MMD -MP $(LDFLAGS) $(TSAN) -rdynamic $< $(EMU_OBJ) \
-	    $(BUILD)/libatelier.a $(LDLIBS) -lcmocka -lstdc++ -o $@
+	$(Q)$(CC) $(CFLAGS) -Wno-conversion -DEMULATED $(if $(TSAN),-DEMU_TSAN) $(SYS_CFLAGS) -isystem tests/emu/include -Ikernels -Itests -MMD -MP \
+	    $(LDFLAGS) $(TSAN) -rdynamic $< $(EMU_OBJ) $(EMU_TEST_CU) $(BUILD)/libatelier.a $(LDLIBS) -lcmocka -lstdc++ -o $@
 
-check-emu: $(EMU)/tests/ops $(EMU)/atelier ## CUDA kernels and whole runs on the emulated device
-	@ATELIER_EMU=$(EMU)/atelier tests/run.sh $(EMU)/tests/ops tests/cuda/emulated.sh
+# Every tests/cuda/*.c runs here on the emulated device and in check-gpu on a GPU (tests/cuda/gpu.mk).
+check-emu: $(EMU_TESTS) $(EMU)/atelier ## CUDA kernels and whole runs on the emulated device
+	@ATELIER_EMU=$(EMU)/atelier tests/run.sh $(EMU_TESTS) tests/cuda/emulated.sh
 
 check-emu-san: $(BUILD)/libatelier.a ## the kernels under ASan and UBSan, then as TSan fibers with blocks in order and with blocks unordered
 	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" build/asan/emu/tests/ops
@@ -172,6 +182,8 @@ check-emu-san: $(BUILD)/libatelier.a ## the kernels under ASan and UBSan, then a
 	@TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(BUILD)/emu-tsan/tests/ops
 	@EMU_RACE=grid TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(BUILD)/emu-tsan/tests/ops
 	@MUTATE=$(BUILD)/emu-tsan/tests/mutate tests/run.sh tests/cuda/mutate.sh
+
+include tests/cuda/gpu.mk
 
 # ---- tests -------------------------------------------------------------------------------------------------------------
 MPI_TESTS  := $(filter $(BUILD)/tests/mpi/%,$(TESTBIN))
@@ -301,4 +313,4 @@ check-image: atelier ## the image's steps in a bare Debian root and the Debian p
 clean:
 	rm -rf build atelier
 
--include $(CU_OBJ:.o=.d) $(EMU_OBJ:.o=.d) $(LIBOBJ:.o=.d) $(CLIOBJ:.o=.d) $(TESTBIN:=.d) $(BENCHBIN:=.d)
+-include $(CU_OBJ:.o=.d) $(EMU_OBJ:.o=.d) $(EMU_TEST_CU:.o=.d) $(EMU_TESTS:=.d) $(GPU_DEP) $(LIBOBJ:.o=.d) $(CLIOBJ:.o=.d) $(TESTBIN:=.d) $(BENCHBIN:=.d)

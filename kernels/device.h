@@ -85,7 +85,7 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t r[4], const void *row
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
 }
-/* 16 bytes to shared memory in the background; only the first `bytes` (0..16) are read, the rest becomes 0. */
+/* 16 bytes to shared memory in the background; only the first `bytes` (0..16, even) are read, the rest becomes 0. */
 __device__ __forceinline__ void copy_async_16(void *shared, const void *global, int bytes)
 {
     uint32_t at = (uint32_t)__cvta_generic_to_shared(shared);
@@ -159,7 +159,7 @@ static inline f16 f32_to_f16(float v)
         r.bits = sign | 0x7c00;
     else { /* frexp: a = m 2^e, 0.5 <= m < 1; the last place is 2^(e-11), or 2^-24 */
         frexpf(a, &e);
-        int last = e - 11 > -24 ? e - 11 : -24;
+        int last = a > 0 && e - 11 > -24 ? e - 11 : -24;
         int q = (int)nearbyintf(ldexpf(a, -last));
         r.bits = sign | (uint16_t)((last + 24) * 1024 + q);
     }

@@ -13,7 +13,7 @@ ONLY_BASE = {"sampler"}
 FILE_MAX, FUNCTION_MAX = 800, 100
 
 problems = {"layers": [], "sampler includes base only": [], "file length": [], "function length": [], "names": [],
-            "no exit or abort outside src/cli": [], "no absolute paths": []}
+            "no exit or abort outside src/cli": [], "no absolute paths": [], "inline PTX": []}
 
 
 def sources():
@@ -76,8 +76,25 @@ def check_names(path, code):
             problems["names"].append(f"{path}: {m.group(1)} does not begin with {prefix}")
 
 
+def check_ptx(files):
+    """All inline PTX is in kernels/device.h, and each function around a piece of it is tried alone in tests/cuda/wrappers.cu."""
+    tests = strip(open("tests/cuda/wrappers.cu", encoding="utf-8").read())
+    for path in files:
+        code = strip(open(path, encoding="utf-8").read())
+        for m in re.finditer(r"\basm\b", code):
+            if not path.startswith("kernels/"):
+                continue
+            line = code.count("\n", 0, m.start()) + 1
+            names = re.findall(r"__device__ __forceinline__ [\w ]+?\**\b(\w+)\(", code[:m.start()])
+            if path != "kernels/device.h":
+                problems["inline PTX"].append(f"{path}:{line}: belongs into kernels/device.h, with an emulated twin")
+            elif not names or not re.search(rf"\b{names[-1]}\b", tests):
+                problems["inline PTX"].append(f"{path}:{line}: {names[-1] if names else '?'} has no case in tests/cuda/wrappers.cu")
+
+
 def main():
     files = sources()
+    check_ptx(files)
     shared = shared_headers(files)
     for path in files:
         text = open(path, encoding="utf-8").read()

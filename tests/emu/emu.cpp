@@ -279,8 +279,8 @@ void copy_async(Site at, void *shared, const void *global, size_t bytes, size_t 
     shared_check(at, shared, bytes, bytes);
     if (source && reinterpret_cast<uintptr_t>(global) % bytes)
         fail(at, "cp.async: global address %p is not a multiple of %zu", global, bytes);
-    if (source > bytes)
-        fail(at, "cp.async: %zu bytes of source for %zu", source, bytes);
+    if (source > bytes || source % 2)
+        fail(at, "cp.async: %zu bytes of source for %zu, expected an even number up to it", source, bytes);
     if (current->copy_count == MOST_COPIES)
         fail(at, "cp.async: more than %d copies of one thread are under way", MOST_COPIES);
     TSAN_WRITE(shared, bytes);
