@@ -230,7 +230,7 @@ check-peers: atelier ## round trips with diffusers, transformers, peft (needs Py
 
 ASAN := -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 asan: ## unit tests under AddressSanitizer and UBSan
-	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" check-unit
+	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 $(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" check-unit
 ubsan: asan
 
 .PHONY: fuzz-programs

@@ -155,7 +155,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_train_conf__schedules),           cmocka_unit_test(test_train_conf__schedules_golden),
         cmocka_unit_test(test_train_conf__no_warmup),
-        cmocka_unit_test(test_train_conf__only_warmup), cmocka_unit_test(test_train_conf__wsd_in_parts),         cmocka_unit_test(test_train_conf__micro_batch_default),
+        cmocka_unit_test(test_train_conf__only_warmup),
+        cmocka_unit_test(test_train_conf__wsd_in_parts),
+        cmocka_unit_test(test_train_conf__micro_batch_default),
         cmocka_unit_test(test_train_conf__bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
