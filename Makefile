@@ -171,9 +171,19 @@ $(EMU)/tests/%: tests/cuda/%.c $(EMU_OBJ) $(EMU_TEST_CU) $(BUILD)/libatelier.a
 	$(Q)$(CC) $(CFLAGS) -Wno-conversion -DEMULATED $(if $(TSAN),-DEMU_TSAN) $(SYS_CFLAGS) -isystem tests/emu/include -Ikernels -Itests -MMD -MP \
 	    $(LDFLAGS) $(TSAN) -rdynamic $< $(EMU_OBJ) $(EMU_TEST_CU) $(BUILD)/libatelier.a $(LDLIBS) -lcmocka -lstdc++ -o $@
 
-# Every tests/cuda/*.c runs here on the emulated device and in check-gpu on a GPU (tests/cuda/gpu.mk).
-check-emu: $(EMU_TESTS) $(EMU)/atelier ## CUDA kernels and whole runs on the emulated device
-	@ATELIER_EMU=$(EMU)/atelier tests/run.sh $(EMU_TESTS) tests/cuda/emulated.sh
+# Tests of models that run on the CUDA backend too, with the same reference values.
+CUDA_MODELS := unet vae clip_text gradients
+EMU_MODELS  := $(CUDA_MODELS:%=$(EMU)/tests/model_%)
+$(EMU)/tests/model_%: tests/models/test_%.c $(EMU_OBJ) $(BUILD)/libatelier.a
+	@mkdir -p $(@D)
+	$(SAY) CC "$< [emulated]"
+	$(Q)$(CC) $(CFLAGS) -Wno-conversion -DFIX_CUDA $(SYS_CFLAGS) -Itests -MMD -MP $(LDFLAGS) -rdynamic $< $(EMU_OBJ) $(BUILD)/libatelier.a $(LDLIBS) \
+	    -lcmocka -lstdc++ -o $@
+
+# Every tests/cuda/*.c and these models run here on the emulated device and in check-gpu, whole, on a GPU (tests/cuda/gpu.mk).
+EMU_ONLY := *taps|*odd_sizes|*unet__bf16|*items*|*clip_text__*|*vae__sd??|*vae__bf16|*lora_with_text_encoder
+check-emu: $(EMU_TESTS) $(EMU_MODELS) $(EMU)/atelier ## CUDA kernels, models and whole runs on the emulated device
+	@TEST_ONLY='$(EMU_ONLY)' ATELIER_EMU=$(EMU)/atelier tests/run.sh $(EMU_TESTS) $(EMU_MODELS) tests/cuda/emulated.sh
 
 check-emu-san: $(BUILD)/libatelier.a ## the kernels under ASan and UBSan, then as TSan fibers with blocks in order and with blocks unordered
 	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" build/asan/emu/tests/ops
@@ -196,7 +206,7 @@ FUZZ_SECONDS ?= 3
 check: install-deps ## build and run all tests; the last line counts them
 	@rm -f build/tally; mkdir -p build
 	@export TEST_TALLY=$(CURDIR)/build/tally; rc=0; \
-	for t in atelier check-unit check-mpi check-cli check-emu check-fuzz check-slurm check-cloud check-package lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
+	for t in atelier check-unit check-mpi check-cli check-emu check-gpu check-fuzz check-slurm check-cloud check-package lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
 	awk '{p += $$1; f += $$2; s += $$3} END {printf "%d passed, %d failed%s\n", p, f, s ? ", " s " skipped" : ""}' build/tally; exit $$rc
 
 check-unit: $(UNIT_TESTS) ## tests of one process
@@ -313,4 +323,4 @@ check-image: atelier ## the image's steps in a bare Debian root and the Debian p
 clean:
 	rm -rf build atelier
 
--include $(CU_OBJ:.o=.d) $(EMU_OBJ:.o=.d) $(EMU_TEST_CU:.o=.d) $(EMU_TESTS:=.d) $(GPU_DEP) $(LIBOBJ:.o=.d) $(CLIOBJ:.o=.d) $(TESTBIN:=.d) $(BENCHBIN:=.d)
+-include $(CU_OBJ:.o=.d) $(EMU_OBJ:.o=.d) $(EMU_TEST_CU:.o=.d) $(EMU_TESTS:=.d) $(EMU_MODELS:=.d) $(GPU_DEP) $(LIBOBJ:.o=.d) $(CLIOBJ:.o=.d) $(TESTBIN:=.d) $(BENCHBIN:=.d)

@@ -2,12 +2,12 @@
 # oneDNN or a network there, only a driver and cuBLAS. See tests/cuda/check_gpu.sh.
 GPU        := build/gpu
 GPU_TESTS  := $(patsubst tests/cuda/%.c,$(GPU)/bin/%,$(filter-out tests/cuda/mutate.c,$(wildcard tests/cuda/*.c)))
-GPU_BIN    := $(GPU_TESTS)
+GPU_MODELS := $(CUDA_MODELS:%=$(GPU)/bin/model_%)
+GPU_BIN    := $(GPU_TESTS) $(GPU_MODELS)
 GPU_CU     := $(patsubst tests/cuda/%.cu,$(CU)/tests/cuda/%.o,$(wildcard tests/cuda/*.cu))
 GPU_DEP    := $(GPU_CU:.o=.d) $(GPU_BIN:$(GPU)/bin/%=$(CU)/bin/%.d)
-GPU_VECTORS := $(addprefix tests/vectors/,unet/sd15.safetensors unet/sd21.safetensors vae/sd15.safetensors vae/sd21.safetensors \
-               text/sd15_text_encoder.safetensors text/sd21_text_encoder.safetensors \
-               $(foreach m,sd15 sd21,$(m)-tiny/unet $(m)-tiny/vae $(m)-tiny/text_encoder))
+GPU_VECTORS := $(addprefix tests/vectors/,unet vae text sd15-tiny sd21-tiny \
+               $(addprefix training/,batches.safetensors lora_attn.safetensors lora_attn_te.safetensors lora_ffconv.safetensors full_unet.safetensors))
 .SECONDARY: $(GPU_CU)
 
 $(CU)/tests/cuda/%.o: tests/cuda/%.cu
@@ -35,6 +35,11 @@ $(GPU)/bin/%: tests/cuda/%.c $(GPU_OBJ) $(GPU)/lib/libkernels.so $(BUILD)/libate
 	$(SAY) CC "$< [GPU]"
 	$(Q)$(CC) $(CFLAGS) -Wno-conversion $(SYS_CFLAGS) -isystem $(CUDA_HOME)/include -Ikernels -Itests -MMD -MP -MF $(CU)/bin/$*.d $< $(GPU_LINK) -lcmocka -o $@
 
+$(GPU)/bin/model_%: tests/models/test_%.c $(GPU_OBJ) $(GPU)/lib/libkernels.so $(BUILD)/libatelier.a $(CU)/no_dnnl.c
+	@mkdir -p $(@D) $(CU)/bin
+	$(SAY) CC "$< [GPU]"
+	$(Q)$(CC) $(CFLAGS) -Wno-conversion -DFIX_CUDA $(SYS_CFLAGS) -isystem $(CUDA_HOME)/include -Itests -MMD -MP -MF $(CU)/bin/model_$*.d $< $(GPU_LINK) -lcmocka -o $@
+
 # What the emulated twins of the PTX give; the libraries that the programs need beside glibc; the vectors; the scripts.
 $(GPU)/ready: $(GPU_BIN) $(EMU)/tests/wrappers tests/cuda/check_gpu.sh tests/cuda/gpu_libs.sh tests/run.sh $(CU).state
 	@$(EMU)/tests/wrappers write $(GPU)/twins.bin
@@ -48,11 +53,12 @@ ifeq ($(CUDA_ON),)
 gpu-bundle:
 	@echo "make gpu-bundle needs nvcc" >&2; false
 check-gpu:
-	@echo "built without CUDA: the tests for a GPU are not built"; [ -z "$$TEST_TALLY" ] || echo "0 0 $(words $(GPU_TESTS))" >>"$$TEST_TALLY"
-	@echo "0 passed, 0 failed, $(words $(GPU_TESTS)) skipped"
+	@echo "built without CUDA: the tests for a GPU are not built"; [ -z "$$TEST_TALLY" ] || echo "0 0 $(words $(GPU_BIN))" >>"$$TEST_TALLY"
+	@echo "0 passed, 0 failed, $(words $(GPU_BIN)) skipped"
 else
 gpu-bundle: $(GPU)/ready ## build/gpu: tests and benchmarks to carry to a machine with a GPU
 	@du -sh $(GPU) | sed 's|\(.*\)\t\(.*\)|  \2: \1; there: build/gpu/check_gpu.sh|'
 check-gpu: gpu-bundle ## the CUDA backend on this machine's GPU (skips without one)
+	@tests/run.sh tests/cuda/bundle.sh
 	@$(GPU)/check_gpu.sh
 endif

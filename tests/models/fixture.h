@@ -1,7 +1,9 @@
-/* Shared by the tests of models: a graph with its parameters, run on the CPU, and comparison with reference tensors. */
+/* Shared by the tests of models: a graph with its parameters, run on the CPU, with FIX_CUDA on the CUDA backend, and comparison with
+ * reference tensors. */
 #ifndef TESTS_MODELS_FIXTURE_H
 #define TESTS_MODELS_FIXTURE_H
 
+#include <assert.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +15,11 @@
 
 #include <cmocka.h>
 
+#ifdef FIX_CUDA
+#include "cuda/cuda.h"
+#else
 #include "cpu/cpu.h"
+#endif
 #include "graph/exec.h"
 #include "io/safetensors.h"
 #include "models/pipeline.h"
@@ -69,7 +75,12 @@ static inline void fix_open_threads(Fix *f, Dtype dtype, int threads)
     OK(graph_create(&f->g, dtype));
     nn_init(&f->nn, f->g);
     OK(nn_params_create(&f->ps));
+#ifdef FIX_CUDA
+    (void)threads;
+    OK(cuda_backend_create(&f->be, 0));
+#else
     OK(cpu_backend_create(&f->be, threads, CPU_ISA_AVX512));
+#endif
 }
 
 static inline void fix_open(Fix *f, Dtype dtype)
@@ -204,6 +215,19 @@ static inline IoSafetensors *fix_load(Fix *f, const char *root, const char *dir,
     OK(io_safetensors_open_model(&s, dir, bases, NULL));
     OK(nn_params_load(f->ps, f->g, root, s, names));
     return s;
+}
+
+/* Runs those tests whose names match TEST_ONLY (nn_glob), all where it is not set. */
+static inline int fix_run(const struct CMUnitTest *all, size_t n)
+{
+    const char *only = getenv("TEST_ONLY");
+    struct CMUnitTest some[64];
+    size_t count = 0;
+    assert(n <= sizeof some / sizeof *some);
+    for (size_t i = 0; i < n; i++)
+        if (!only || nn_glob(only, all[i].name))
+            some[count++] = all[i];
+    return count ? _cmocka_run_group_tests("tests", some, count, NULL, NULL) : 0;
 }
 
 static inline void read_unet_config(UnetConfig *c, const char *path)

@@ -132,5 +132,5 @@ int main(void)
         cmocka_unit_test(test_models_clip_text__pool_index), cmocka_unit_test(test_models_clip_text__names),
         cmocka_unit_test(test_models_clip_text__errors),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return fix_run(tests, sizeof tests / sizeof *tests);
 }

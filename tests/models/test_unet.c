@@ -143,6 +143,45 @@ static void test_models_unet__threads_do_not_matter(void **state)
     unet_close(&b);
 }
 
+/* Of a batch of two different items each has the bits that it has alone. */
+static void test_models_unet__items_do_not_matter(void **state)
+{
+    (void)state;
+    enum { L = 7, N = 6 * 5 * 4, C = L * 32 };
+    static float x[2 * N], context[2 * C], got[3][2 * N];
+    static const float time[2] = {10, 700};
+    UnetConfig c;
+    read_unet_config(&c, "tests/vectors/sd15-tiny/unet/config.json");
+    for (int i = 0; i < 2 * N; i++)
+        x[i] = sinf(1.7f * (float)i);
+    for (int i = 0; i < 2 * C; i++)
+        context[i] = cosf(0.3f * (float)i);
+    for (Dtype t = DTYPE_F32; t <= DTYPE_BF16; t++) {
+        for (int k = 0; k < 3; k++) { /* both, the first, the second */
+            Fix f;
+            int n = k ? 1 : 2, at = k == 2;
+            fix_open(&f, t);
+            OpRef in = graph_input(f.g, "x", DTYPE_F32, SHAPE(n, 6, 5, 4)), when = graph_input(f.g, "t", DTYPE_F32, SHAPE(n));
+            OpRef ctx = graph_input(f.g, "ctx", DTYPE_F32, SHAPE(n, L, 32));
+            size_t mark = nn_push(&f.nn, "unet");
+            OpRef y = unet_forward(&f.nn, &c, in, when, ctx);
+            nn_pop(&f.nn, mark);
+            fix_keep(&f, y);
+            IoSafetensors *s = fix_load(&f, "unet", "tests/vectors/sd15-tiny/unet", NULL);
+            fix_plan(&f);
+            OK(exec_write_f32(f.ex, in, x + at * N, n * N));
+            OK(exec_write_f32(f.ex, when, time + at, n));
+            OK(exec_write_f32(f.ex, ctx, context + at * C, n * C));
+            OK(exec_run(f.ex));
+            OK(exec_read_f32(f.ex, y, got[k] + at * N, n * N));
+            fix_close(&f);
+            io_safetensors_close(s);
+        }
+        assert_memory_equal(got[0], got[1], N * sizeof(float));
+        assert_memory_equal(got[0] + N, got[2] + N, N * sizeof(float));
+    }
+}
+
 /* An epsilon of 1e-5 or 1e-6 is below the tolerances at these variances: the attributes themselves are looked at. */
 static void test_models_unet__epsilons(void **state)
 {
@@ -258,11 +297,12 @@ int main(void)
         cmocka_unit_test(test_models_unet__odd_sizes),
         cmocka_unit_test(test_models_unet__bf16),
         cmocka_unit_test(test_models_unet__threads_do_not_matter),
+        cmocka_unit_test(test_models_unet__items_do_not_matter),
         cmocka_unit_test(test_models_unet__epsilons),
         cmocka_unit_test(test_models_unet__weights_are_mapped),
         cmocka_unit_test(test_models_unet__wrong_inputs),
         cmocka_unit_test(test_models_unet__center_input),
         cmocka_unit_test(test_models_unet__config_errors),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return fix_run(tests, sizeof tests / sizeof *tests);
 }

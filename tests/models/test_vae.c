@@ -138,5 +138,5 @@ int main(void)
         cmocka_unit_test(test_models_vae__sd21),      cmocka_unit_test(test_models_vae__bf16),
         cmocka_unit_test(test_models_vae__old_names), cmocka_unit_test(test_models_vae__wrong_size),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return fix_run(tests, sizeof tests / sizeof *tests);
 }
