@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "comm/guard.h"
 #include "io/file.h"
 
 int cli_wants_help(int argc, char **argv)
@@ -56,8 +57,23 @@ int cli_exit(int rc)
     return exit_code(rc);
 }
 
+/* Ranks do not wait for each other any more: one says why, and ends what is left of the others when all is saved. */
+static void leave_lost(Comm *c, int rc)
+{
+    int saver = comm_lost_is_saver(c);
+    if (saver)
+        print_error(rc);
+    fflush(NULL);
+    comm_lost_wait(c, saver);
+    if (saver)
+        comm_abort(c, CLI_ERROR);
+    _exit(CLI_ERROR);
+}
+
 int cli_exit_all(Comm *c, int rc)
 {
+    if (comm_lost(c))
+        leave_lost(c, rc);
     int agreed = comm_agree(c, rc);
     int64_t code = exit_code(rc); /* ranks that did not fail learn from the others which kind of failure it is */
     if (comm_max_i64(c, &code, 1) < 0 || (agreed < 0 && code == CLI_OK))

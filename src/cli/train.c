@@ -1,11 +1,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/signal.h"
 #include "cli/cli.h"
-#include "comm/comm.h"
+#include "comm/guard.h"
 #include "graph/device.h"
 #include "train/loop.h"
 
@@ -19,6 +20,14 @@ static const char usage[] =
     "--locked refuses to run unless CONFIG.yaml.lock (atelier lock) matches everything that is read.\n"
     "`atelier plan CONFIG.yaml` says what a run will need.\n";
 
+/* The main thread of this rank is in something that does not end. */
+static void stuck(void *ctx, const char *why)
+{
+    Comm *c = ctx;
+    log_error("rank %d does not get out of what it is doing and is ended here: %s", c->rank, why);
+    _exit(CLI_ERROR);
+}
+
 static int run(Comm *comm, const TrainConf *c)
 {
     Backend *be = NULL;
@@ -27,6 +36,7 @@ static int run(Comm *comm, const TrainConf *c)
     if (rc >= 0)
         rc = signal_install();
     TRY_GOTO(comm_agree(comm, rc));
+    TRY_GOTO(comm_guard_create(comm, &(CommGuardConf){c->patience, train_places, TRAIN_PLACES, stuck, comm}));
     TRY_GOTO(train_run(c, comm, be, &r));
     if (comm->rank == 0)
         printf("%lld steps, loss %.5f -> %.5f, %.1f images/s; results in %s\n", (long long)r.steps, (double)r.first_loss,

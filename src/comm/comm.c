@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "comm/comm_impl.h"
+#include "comm/guard.h"
 
 int comm_barrier(Comm *c)
 {
@@ -163,6 +164,7 @@ void comm_deinit(Comm *c)
 void comm_give_up(Comm *c)
 {
     int rank = c->rank;
+    comm_guard_destroy(c, 1);
     comm_init_self(c);
     c->rank = rank;
 }

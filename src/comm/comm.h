@@ -7,11 +7,13 @@
 #include <stdint.h>
 
 typedef struct CommTable CommTable;
+typedef struct CommGuard CommGuard;
 typedef struct {
     const CommTable *fn;
     void *state;
     int rank, size;
     int local_rank, local_size; /* among the ranks of this host */
+    CommGuard *guard;           /* guard.h; NULL: nobody watches over the ranks */
 } Comm;
 
 /* A lone process. Cannot fail; comm_deinit is optional. */
@@ -68,6 +70,7 @@ void comm_service_abandon(CommService *s);
 void comm_give_up(Comm *c);
 
 /* ---- for implementations ---- */
+typedef struct CommLink CommLink;
 typedef enum { COMM_SUM, COMM_MIN, COMM_MAX } CommOp;
 struct CommTable {
     const char *name; /* "self", "mpi" */
@@ -81,6 +84,7 @@ struct CommTable {
     int (*service_create)(Comm *c, CommService *s);
     int (*service_ask)(CommService *s, const int64_t *ask, int64_t *answer);
     int (*service_destroy)(CommService *s, int abandon);
+    int (*link_open)(Comm *c, CommLink **out);
     void (*abort)(Comm *c, int exit_code);
     void (*deinit)(Comm *c);
 };

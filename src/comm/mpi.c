@@ -1,13 +1,15 @@
 #include <mpi.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/error.h"
-#include "comm/comm_impl.h"
+#include "comm/guard.h"
+#include "comm/mpi_link.h"
 
 /* Elements or bytes per MPI call: counts are int, and huge single messages need as much again inside MPI. */
-enum { CHUNK = 1 << 20, TAG_DATA = 1, TAG_ASK = 2, TAG_ANSWER = 3 };
+enum { CHUNK = 1 << 20, SPINS = 500, TAG_DATA = 1, TAG_ASK = 2, TAG_ANSWER = 3 };
 static const long POLL_NS = 500000;
 
 typedef struct {
@@ -30,9 +32,52 @@ static MPI_Comm handle(const Comm *c)
     return ((State *)c->state)->comm;
 }
 
+/* Until r is done, or the watchdog says that it never will be: then MPI keeps it. Waiting for ranks that are not there yet may last and
+ * leaves the core to others; data on its way comes in rounds that want to be driven on. */
+static int wait_for(Comm *c, MPI_Request *r, int may_sleep, const char *what)
+{
+    for (int k = 1;; k++) {
+        int done = 0;
+        TRY(check(MPI_Test(r, &done, MPI_STATUS_IGNORE), what));
+        if (done)
+            return 0;
+        if (k % SPINS == 0)
+            TRY(comm_guard_check(c));
+        if (may_sleep && k > SPINS)
+            nanosleep(&(struct timespec){0, POLL_NS / 10}, NULL);
+        else
+            sched_yield();
+    }
+}
+
+/* Under a watchdog the data moves only when all ranks are there. */
+static int meet(Comm *c)
+{
+    MPI_Request r;
+    if (!c->guard)
+        return 0;
+    TRY(comm_guard_enter(c));
+    TRY(check(MPI_Ibarrier(handle(c), &r), "MPI_Ibarrier"));
+    return wait_for(c, &r, 1, "MPI_Ibarrier");
+}
+
+static int leave(Comm *c, int rc)
+{
+    comm_guard_leave(c);
+    return rc;
+}
+
 static int barrier(Comm *c)
 {
-    return check(MPI_Barrier(handle(c)), "MPI_Barrier");
+    TRY(meet(c));
+    return leave(c, c->guard ? 0 : check(MPI_Barrier(handle(c)), "MPI_Barrier"));
+}
+
+/* Of a call that was just begun. */
+static int end(Comm *c, int code, MPI_Request *r, const char *what)
+{
+    TRY(check(code, what));
+    return wait_for(c, r, 0, what);
 }
 
 static int chunk(int64_t left)
@@ -43,11 +88,14 @@ static int chunk(int64_t left)
 static int bcast(Comm *c, void *data, int64_t bytes, int root)
 {
     char *p = data;
-    for (int n; bytes > 0; p += n, bytes -= n) {
+    int rc = 0;
+    TRY(meet(c));
+    for (int n; rc >= 0 && bytes > 0; p += n, bytes -= n) {
         n = chunk(bytes);
-        TRY(check(MPI_Bcast(p, n, MPI_BYTE, root, handle(c)), "MPI_Bcast"));
+        MPI_Request r;
+        rc = end(c, MPI_Ibcast(p, n, MPI_BYTE, root, handle(c), &r), &r, "MPI_Ibcast");
     }
-    return 0;
+    return leave(c, rc);
 }
 
 static MPI_Op mpi_op(CommOp op)
@@ -57,20 +105,26 @@ static MPI_Op mpi_op(CommOp op)
 
 static int reduce_i64(Comm *c, int64_t *x, int64_t n, CommOp op)
 {
-    for (int m; n > 0; x += m, n -= m) {
+    int rc = 0;
+    TRY(meet(c));
+    for (int m; rc >= 0 && n > 0; x += m, n -= m) {
         m = chunk(n);
-        TRY(check(MPI_Allreduce(MPI_IN_PLACE, x, m, MPI_INT64_T, mpi_op(op), handle(c)), "MPI_Allreduce"));
+        MPI_Request r;
+        rc = end(c, MPI_Iallreduce(MPI_IN_PLACE, x, m, MPI_INT64_T, mpi_op(op), handle(c), &r), &r, "MPI_Iallreduce");
     }
-    return 0;
+    return leave(c, rc);
 }
 
 static int reduce_f64(Comm *c, double *x, int64_t n, CommOp op)
 {
-    for (int m; n > 0; x += m, n -= m) {
+    int rc = 0;
+    TRY(meet(c));
+    for (int m; rc >= 0 && n > 0; x += m, n -= m) {
         m = chunk(n);
-        TRY(check(MPI_Allreduce(MPI_IN_PLACE, x, m, MPI_DOUBLE, mpi_op(op), handle(c)), "MPI_Allreduce"));
+        MPI_Request r;
+        rc = end(c, MPI_Iallreduce(MPI_IN_PLACE, x, m, MPI_DOUBLE, mpi_op(op), handle(c), &r), &r, "MPI_Iallreduce");
     }
-    return 0;
+    return leave(c, rc);
 }
 
 static int send(Comm *c, const void *data, int64_t bytes, int to)
@@ -78,7 +132,8 @@ static int send(Comm *c, const void *data, int64_t bytes, int to)
     const char *p = data;
     for (int n; bytes > 0; p += n, bytes -= n) {
         n = chunk(bytes);
-        TRY(check(MPI_Send(p, n, MPI_BYTE, to, TAG_DATA, handle(c)), "MPI_Send"));
+        MPI_Request r;
+        TRY(end(c, MPI_Isend(p, n, MPI_BYTE, to, TAG_DATA, handle(c), &r), &r, "MPI_Isend"));
     }
     return 0;
 }
@@ -88,17 +143,20 @@ static int recv(Comm *c, void *data, int64_t bytes, int from)
     char *p = data;
     for (int n; bytes > 0; p += n, bytes -= n) {
         n = chunk(bytes);
-        TRY(check(MPI_Recv(p, n, MPI_BYTE, from, TAG_DATA, handle(c), MPI_STATUS_IGNORE), "MPI_Recv"));
+        MPI_Request r;
+        TRY(end(c, MPI_Irecv(p, n, MPI_BYTE, from, TAG_DATA, handle(c), &r), &r, "MPI_Irecv"));
     }
     return 0;
 }
 
-static int gather(Comm *c, const void *mine, int64_t bytes, void *all, int root)
+static int gather_blocks(Comm *c, const void *mine, int64_t bytes, void *all, int root)
 {
     if (c->rank != root && bytes > CHUNK)
         return send(c, mine, bytes, root);
-    if (bytes <= CHUNK)
-        return check(MPI_Gather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, root, handle(c)), "MPI_Gather");
+    if (bytes <= CHUNK) {
+        MPI_Request k;
+        return end(c, MPI_Igather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, root, handle(c), &k), &k, "MPI_Igather");
+    }
     for (int r = 0; r < c->size; r++) {
         char *to = (char *)all + r * bytes;
         if (r == root)
@@ -107,6 +165,12 @@ static int gather(Comm *c, const void *mine, int64_t bytes, void *all, int root)
             TRY(recv(c, to, bytes, r));
     }
     return 0;
+}
+
+static int gather(Comm *c, const void *mine, int64_t bytes, void *all, int root)
+{
+    TRY(meet(c));
+    return leave(c, gather_blocks(c, mine, bytes, all, root));
 }
 
 /* Rank 0's thread. It looks for questions and sleeps in between: a blocking receive would spin on a core. */
@@ -194,16 +258,29 @@ static void abort_run(Comm *c, int exit_code)
     exit(exit_code); /* not reached */
 }
 
+/* NULL where MPI may not be called by two threads. */
+static int link_open(Comm *c, CommLink **out)
+{
+    State *s = c->state;
+    *out = NULL;
+    return s->threads ? mpi_link_open(out, s->comm, c->size) : 0;
+}
+
+/* MPI_Finalize would wait for ranks that are lost. */
 static void deinit(Comm *c)
 {
     State *s = c->state;
+    int lost = comm_lost(c);
+    comm_guard_destroy(c, lost);
+    if (lost)
+        return;
     MPI_Comm_free(&s->comm);
     free(s);
     MPI_Finalize();
 }
 
 static const CommTable table = {"mpi", barrier,        bcast,       reduce_i64,      reduce_f64, gather, send,
-                                recv,  service_create, service_ask, service_destroy, abort_run,  deinit};
+                                recv,  service_create, service_ask, service_destroy, link_open, abort_run, deinit};
 
 static int local_place(Comm *c, MPI_Comm world)
 {

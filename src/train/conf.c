@@ -85,6 +85,8 @@ static const ConfField train_fields[] = {
     CONF_ENUM(TrainConf, dtype, "f32", dtype_names, "weights and activations; factors and optimizer state stay f32"),
     CONF_ENUM(TrainConf, device, "auto", DEVICE_NAMES, "where to compute: auto takes the GPU of this rank where there is one"),
     CONF_I32(TrainConf, threads, "0", 0, 4096, "threads per rank; 0: the cores of the node shared among its ranks"),
+    CONF_F64(TrainConf, patience, "600", 0, 1e6,
+             "seconds that ranks wait for one that does not come, before the run ends and names it (ten times that where files are written); 0: for ever. A rank whose process has ended is named at once"),
     CONF_I32(TrainConf, steps, "1000", 1, 100000000, "optimizer steps"),
     CONF_I32(TrainConf, batch, "8", 1, 65536, "images per step over all ranks"),
     CONF_I32(TrainConf, micro_batch, "0", 0, 65536, "images per forward pass (0: the whole batch, at most 8); results depend on it"),

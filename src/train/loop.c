@@ -22,13 +22,15 @@ typedef struct {
     TrainTask task;
     TrainState state;
     TrainStep step;
-    TrainOrigin origin; /* hashes on rank 0 only: the others follow it */
+    TrainOrigin origin; /* hashes at first on rank 0 only: the others follow it */
     char *config;      /* resolved YAML */
     IoLock *lock;      /* rank 0 */
     TrainSaver *saver; /* rank 0 */
     TrainWatch *watch; /* rank 0 */
     double began;
     int resumed;
+    int running;       /* prepared */
+    int sees;          /* the output folder is rank 0's */
 } Loop;
 
 static int clean_temps(const char *output)
@@ -85,9 +87,9 @@ static int spread_checkpoints(Loop *l)
 {
     char *dir = NULL;
     IoNames names = {0};
-    int sees, all;
-    TRY(comm_share_test(l->comm, l->c->output, &sees, &all));
-    if (all)
+    int all;
+    TRY(comm_share_test(l->comm, l->c->output, &l->sees, &all));
+    if (all || !l->c->resume)
         return 0;
     if (l->comm->rank == 0)
         log_info("the output folder is not shared by all ranks: rank 0 keeps it and sends checkpoints to the others");
@@ -106,7 +108,7 @@ static int spread_checkpoints(Loop *l)
         if (rc >= 0)
             rc = comm_agree(l->comm, io_path_join(&path, dir, name));
         if (rc >= 0)
-            rc = comm_share_spread(l->comm, path, sees);
+            rc = comm_share_spread(l->comm, path, l->sees);
         free(path);
     }
     io_names_deinit(&names);
@@ -117,8 +119,7 @@ static int spread_checkpoints(Loop *l)
 static int resume(Loop *l)
 {
     int found = 0, rc = 0;
-    if (l->c->resume)
-        TRY(spread_checkpoints(l));
+    TRY(spread_checkpoints(l));
     if (l->c->resume)
         rc = train_checkpoint_resume(&l->state, l->c, &l->origin, &found);
     TRY(comm_agree(l->comm, rc));
@@ -139,7 +140,24 @@ static int checkpoint(Loop *l, int must)
     int rc = l->comm->rank ? 0 : train_step_fetch(&l->step);
     if (rc >= 0 && !l->comm->rank)
         rc = train_saver_save(l->saver, &l->state, must);
+    comm_place(l->comm, TRAIN_AT_CHECKPOINT, l->state.step, 0);
     return comm_agree(l->comm, rc);
+}
+
+/* A rank did not come, and the state is that after the last whole step: one of those that are left saves it. Adds to the message. */
+static void save_lost(Loop *l)
+{
+    char why[512];
+    if (!comm_lost_is_saver(l->comm))
+        return;
+    snprintf(why, sizeof why, "%s", err_message());
+    int rc = l->running && l->sees ? train_step_fetch(&l->step) : 0;
+    if (rc >= 0 && l->running && l->sees)
+        rc = l->saver ? train_saver_save(l->saver, &l->state, 1) : train_checkpoint_save(&l->state, l->c, l->config, &l->origin);
+    if (rc < 0)
+        log_error("the state after step %lld was not saved: %s", (long long)l->state.step, err_message());
+    int there = rc >= 0 && l->running && l->sees;
+    err_set(ERR_PEER, there ? "%s. The state after step %lld is saved: the same command continues" : "%s", why, (long long)l->state.step);
 }
 
 static int validate(Loop *l)
@@ -210,9 +228,11 @@ static int run_steps(Loop *l, TrainResult *r)
         TRY(train_step_run(&l->step));
         double rate = progress_rate(&bar, s->step) * l->c->batch;
         train_watch_step(l->watch, &l->step, rate);
+        comm_place(l->comm, TRAIN_AT_LOOK, s->step, 0);
         TRY(look(l));
         progress_update(&bar, s->step, "loss %.4f  norm %.2e  lr %.1e  %.1f images/s", (double)mean_loss(s, s->step - 50, s->step),
                         l->step.norm, (double)train_conf_lr(l->c, s->step - 1), rate);
+        comm_place(l->comm, TRAIN_AT_END_OF_STEP, s->step, 0);
         stopped = comm_any(l->comm, signal_stop());
         if (stopped < 0)
             return stopped;
@@ -255,6 +275,7 @@ static int write_csv(const Loop *l, const char *name, const int64_t *step, const
 static int finish(Loop *l)
 {
     int rc = 0;
+    comm_place(l->comm, TRAIN_AT_END, 0, 0);
     if (l->comm->rank == 0)
         rc = train_step_fetch(&l->step);
     if (rc >= 0 && l->comm->rank == 0) {
@@ -277,7 +298,9 @@ static int prepare(Loop *l)
     if (rc >= 0)
         rc = open_output(l);
     TRY(comm_agree(l->comm, rc));
+    comm_guard_pause(l->comm, 1); /* a sweep goes on without ranks that are lost */
     TRY(train_dreambooth_generate(l->c, l->comm, l->task.be->threads));
+    comm_guard_pause(l->comm, 0);
     TRY(train_task_open(&l->task, 0));
     rc = train_step_init(&l->step, &l->task, &l->state);
     if (rc >= 0)
@@ -294,7 +317,10 @@ static int prepare(Loop *l)
     if (rc >= 0 && l->comm->rank == 0 && (l->c->tensorboard || l->c->report))
         l->watch = train_watch_create(l->c, l->config, l->state.step);
     l->began = clock_now();
-    return comm_agree(l->comm, rc);
+    TRY(comm_agree(l->comm, rc));
+    l->running = 1;
+    TRY(comm_bcast(l->comm, l->origin.model, sizeof l->origin.model, 0));
+    return comm_bcast(l->comm, l->origin.data, sizeof l->origin.data, 0);
 }
 
 int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result)
@@ -311,6 +337,7 @@ int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result)
         rc = run_steps(&l, result);
     if (rc >= 0)
         rc = finish(&l);
+    save_lost(&l);
     train_saver_destroy(l.saver);
     train_watch_destroy(l.watch);
     train_step_deinit(&l.step);

@@ -10,6 +10,14 @@
 #include "comm/exact.h"
 #include "ops/optim.h"
 
+const CommPlace train_places[TRAIN_PLACES] = {{"the start of the run", 0},
+                                              {"the end of the micro-batches", 1},
+                                              {"the sum of gradients", 1},
+                                              {"the validation or samples", 10},
+                                              {"the end", 1},
+                                              {"the checkpoint", 10},
+                                              {"the saving of results", 10}};
+
 static int collect_slots(TrainTask *t, TrainState *s)
 {
     for (int i = 0; i < t->nwrt; i++) {
@@ -240,10 +248,12 @@ int train_step_run(TrainStep *p)
     const TrainConf *c = t->conf;
     int64_t bad = 0;
     int rc = begin(p), micro = c->batch / c->micro_batch;
+    comm_place(t->comm, TRAIN_AT_MICRO, s->step + 1, 0);
     for (int m = t->comm->rank; rc >= 0 && m < micro; m += t->comm->size)
         rc = micro_batch(p, s->step * c->batch + (int64_t)m * c->micro_batch, m + t->comm->size >= micro, &bad);
     double began = clock_now();
     TRY(comm_agree(t->comm, rc));
+    comm_place(t->comm, TRAIN_AT_SUM, s->step + 1, 0);
     rc = reduce(p, bad);
     double reduced = clock_now();
     p->seconds[TRAIN_PHASE_COMM] += reduced - began;

@@ -7,12 +7,17 @@
 #ifndef TRAIN_STEP_H
 #define TRAIN_STEP_H
 
+#include "comm/guard.h"
 #include "train/device.h"
 #include "train/optimizer.h"
 #include "train/state.h"
 #include "train/task.h"
 
 typedef enum { TRAIN_PHASE_DATA, TRAIN_PHASE_COMPUTE, TRAIN_PHASE_COMM, TRAIN_PHASE_UPDATE, TRAIN_PHASES } TrainPhase;
+
+/* What the ranks of a run can be about, for comm/guard.h. */
+enum { TRAIN_AT_START, TRAIN_AT_MICRO, TRAIN_AT_SUM, TRAIN_AT_LOOK, TRAIN_AT_END_OF_STEP, TRAIN_AT_CHECKPOINT, TRAIN_AT_END, TRAIN_PLACES };
+extern const CommPlace train_places[TRAIN_PLACES];
 
 typedef struct {
     TrainTask *task;   /* borrowed, as is the state */

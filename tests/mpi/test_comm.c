@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "comm/exact.h"
+#include "comm/guard.h"
 
 static Comm comm;
 static int failures;
@@ -288,6 +289,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_comm_mpi__exact_reports_bad_values_everywhere),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (comm_guard_create(&comm, &(CommGuardConf){.patience = 60}) < 0) /* and all again with a watchdog */
+        return 1;
+    failed += cmocka_run_group_tests(tests, NULL, NULL);
     comm_deinit(&comm);
     fclose(say);
     return failed;

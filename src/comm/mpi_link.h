@@ -1,0 +1,12 @@
+/* CommLink over MPI, on a communicator of its own. */
+#ifndef COMM_MPI_LINK_H
+#define COMM_MPI_LINK_H
+
+#include <mpi.h>
+
+#include "comm/comm_impl.h"
+
+/* Collective. */
+int mpi_link_open(CommLink **out, MPI_Comm parent, int size);
+
+#endif
