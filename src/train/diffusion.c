@@ -20,6 +20,12 @@ typedef struct {
     TrainDiffusionGraph in;
 } Inputs;
 
+/* Held-out images of one size: draw[from] .. draw[from + n - 1]. */
+typedef struct {
+    int shape, n;
+    int64_t from;
+} HeldBatch;
+
 typedef struct {
     Pipeline *pipe;
     SamplerConf scheduler;      /* betas and prediction type of the model */
@@ -32,8 +38,11 @@ typedef struct {
     int c, length, width;       /* latent channels and context sizes */
     int h, w;                   /* latent size of the shape in use, below */
     int64_t most;               /* pixels of the largest */
-    Inputs *shape;              /* one without buckets; else as in the task: a square one for validation (first), one per bucket */
-    int nshape, first_bucket;
+    Inputs *shape;              /* one without buckets; else as in the task: one per bucket, then those of held-out images alone */
+    int nshape, *held_shape;    /* shape of each bucket of the held-out images */
+    int64_t *draw, ndraw;       /* held-out image * draws + draw, by bucket */
+    HeldBatch *held_batch;      /* micro-batches of draw */
+    int64_t nheld;
     TrainDiffusionGraph in;     /* of the shape in use */
     StrBuf caption;
     float *moments, *buf_x, *buf_target, *buf_work, *buf_context, *buf_mask;
@@ -51,6 +60,9 @@ static void diffusion_close(TrainTask *t)
     for (int i = 0; i < d->nshape; i++)
         train_embedding_deinit(&d->shape[i].in.words);
     free(d->shape);
+    free(d->held_shape);
+    free(d->draw);
+    free(d->held_batch);
     lora_destroy(d->lora);
     pipeline_close(d->pipe);
     free(d->alpha_bar);
@@ -162,7 +174,7 @@ static int fill(TrainTask *t, int64_t position)
     int bucket = 0;
     if (train_dataset_buckets(t->data)) {
         TRY(train_dataset_bucket_at(t->data, t->conf->seed, position, &bucket, NULL));
-        TRY(use_shape(t, d, d->first_bucket + bucket));
+        TRY(use_shape(t, d, bucket));
     }
     for (int j = 0; j < t->conf->micro_batch; j++) {
         int64_t item, p = position + j;
@@ -178,14 +190,16 @@ static int fill(TrainTask *t, int64_t position)
 
 /* ---- validation ---- */
 
-/* Sample k of the held-out set has the position -1 - k: no sample of the training has it, and it is the same every time. */
-static int validate_part(TrainTask *t, Diffusion *d, int64_t from, int64_t count, int64_t *sum, int64_t *bad)
+/* Sample k of the held-out set has the position -1 - k: no sample of the training has it, and it is the same every time. A batch that is not
+ * full repeats its last one, whose loss does not count again. */
+static int validate_batch(TrainTask *t, Diffusion *d, const HeldBatch *b, int64_t *sum, int64_t *bad)
 {
     Row r;
     int n = t->conf->micro_batch;
     float loss[256];
+    TRY(use_shape(t, d, b->shape));
     for (int j = 0; j < n; j++) {
-        int64_t k = from + j < count ? from + j : count - 1, item = k / t->conf->validation.draws;
+        int64_t k = d->draw[b->from + (j < b->n ? j : b->n - 1)], item = k / t->conf->validation.draws;
         TRY(train_dataset_caption(d->held_data, item, t->conf->seed, -1 - k, &d->caption));
         TRY(fill_caption(t, d, d->held, train_dataset_item(d->held_data, item), item, 0, -1 - k, j, &r));
     }
@@ -193,27 +207,26 @@ static int validate_part(TrainTask *t, Diffusion *d, int64_t from, int64_t count
     TRY(write_inputs(t, d, &r));
     TRY(exec_run_to(t->ex, t->loss));
     TRY(exec_read_f32(t->ex, t->loss, loss, n));
-    *bad += exact_add(sum, loss, from + n < count ? n : count - from);
-    for (int64_t j = 1; j < n && from + j < count; j++)
-        sum[0] += sum[j], sum[j] = 0;
+    for (int j = 0; j < b->n; j++)
+        *bad += exact_add(sum, &loss[j], 1);
     return 0;
 }
 
 static int validate(TrainTask *t, double *loss)
 {
     Diffusion *d = t->impl;
-    int64_t count = train_dataset_count(d->held_data) * t->conf->validation.draws, n = t->conf->micro_batch, sum[256] = {0}, bad = 0;
+    int64_t sum = 0, bad = 0;
+    int rc = 0;
     float total;
-    int rc = use_shape(t, d, 0);
-    for (int64_t from = t->comm->rank * n; rc >= 0 && from < count; from += t->comm->size * n)
-        rc = validate_part(t, d, from, count, sum, &bad);
+    for (int64_t i = t->comm->rank; rc >= 0 && i < d->nheld; i += t->comm->size)
+        rc = validate_batch(t, d, &d->held_batch[i], &sum, &bad);
     TRY(comm_agree(t->comm, rc));
-    rc = exact_reduce(t->comm, sum, 1, bad);
+    rc = exact_reduce(t->comm, &sum, 1, bad);
     *loss = NAN;
     if (rc == ERR_NUMERIC)
         return 0;
     TRY(rc);
-    exact_to_float(&total, sum, 1, 1.0 / (double)count);
+    exact_to_float(&total, &sum, 1, 1.0 / (double)d->ndraw);
     *loss = (double)total;
     return 0;
 }
@@ -335,44 +348,90 @@ static int load(TrainTask *t, Diffusion *d)
     return d->lora ? lora_init_magnitude(d->lora, t->params) : 0;
 }
 
-/* Validation is on squares, whatever the buckets of the training are. */
+/* Held-out images have the buckets' rules of the training, but sizes of their own. */
 static int open_held(TrainTask *t, Diffusion *d)
 {
     const TrainConf *c = t->conf;
-    if (c->validation.datasets.count)
-        TRY(train_dataset_open_list(&d->held_data, c, &c->validation.datasets));
+    int rc = c->validation.datasets.count ? train_dataset_open_list(&d->held_data, c, &c->validation.datasets) : 0;
+    TRY(comm_agree(t->comm, rc));
+    if (d->held_data && c->bucket.enabled) {
+        TRY(train_dataset_scan(d->held_data, t->comm));
+        TRY(train_dataset_make_buckets(d->held_data));
+    }
     if (c->embedding.token[0])
         TRY(train_embedding_check(&c->embedding, t->data));
     return train_conf_has_text(c) ? clip_bpe_open(&d->bpe, pipeline_tokenizer_dir(d->pipe)) : 0;
 }
 
+/* The micro-batches of a validation, by bucket. */
+static int list_held(const TrainTask *t, Diffusion *d)
+{
+    int64_t items = train_dataset_count(d->held_data), draws = t->conf->validation.draws, n = 0;
+    int buckets = train_dataset_buckets(d->held_data), m = t->conf->micro_batch;
+    d->draw = malloc((size_t)(items * draws) * sizeof *d->draw);
+    d->held_batch = malloc((size_t)(items * draws / m + (buckets ? buckets : 1)) * sizeof *d->held_batch);
+    if (!d->draw || !d->held_batch)
+        return err_set(ERR_NOMEM, "validation: out of memory");
+    for (int b = buckets ? 0 : -1; b < buckets; b++) {
+        int64_t from = n;
+        for (int64_t k = 0; k < items * draws; k++)
+            if (train_dataset_item(d->held_data, k / draws)->bucket == b)
+                d->draw[n++] = k;
+        for (; from < n; from += m)
+            d->held_batch[d->nheld++] = (HeldBatch){b < 0 ? 0 : d->held_shape[b], (int)(n - from < m ? n - from : m), from};
+    }
+    d->ndraw = n;
+    return 0;
+}
+
+static int add_shape(TrainTask *t, Diffusion *d, TrainSize size)
+{
+    int f = vae_factor(pipeline_vae(d->pipe)), k;
+    if (size.w % f || size.h % f)
+        return err_set(ERR_RANGE, "bucket %d x %d: this model needs multiples of %d (bucket.steps)", size.w, size.h, f);
+    Inputs *s = &d->shape[d->nshape++];
+    s->w = size.w / f;
+    s->h = size.h / f;
+    d->most = d->most > (int64_t)s->w * s->h ? d->most : (int64_t)s->w * s->h;
+    TRY_CTX(train_diffusion_graph(t, d->pipe, s->h, s->w, &s->in, &d->lora), "images of %d x %d", size.w, size.h);
+    return t->conf->bucket.enabled ? train_task_keep_shape(t, &k) : 0;
+}
+
+/* The shape of a held-out bucket: one of the training's where it has that size. */
+static int held_shape(TrainTask *t, Diffusion *d, int b)
+{
+    TrainSize size = train_dataset_bucket(d->held_data, b, NULL);
+    for (int k = 0; k < train_dataset_buckets(t->data); k++) {
+        TrainSize have = train_dataset_bucket(t->data, k, NULL);
+        if (!train_size_compare(&have, &size)) {
+            d->held_shape[b] = k;
+            return 0;
+        }
+    }
+    d->held_shape[b] = d->nshape;
+    return add_shape(t, d, size);
+}
+
 /* One graph per size of images. */
 static int make_shapes(TrainTask *t, Diffusion *d)
 {
-    int buckets = train_dataset_buckets(t->data), f = vae_factor(pipeline_vae(d->pipe)), k;
-    d->first_bucket = buckets && d->held_data ? 1 : 0;
-    int n = buckets ? buckets + d->first_bucket : 1;
-    d->shape = calloc((size_t)n, sizeof *d->shape);
-    if (!d->shape)
+    int buckets = train_dataset_buckets(t->data), held = d->held_data ? train_dataset_buckets(d->held_data) : 0;
+    d->shape = calloc((size_t)(buckets + held) + 1, sizeof *d->shape);
+    d->held_shape = calloc((size_t)held + 1, sizeof *d->held_shape);
+    if (!d->shape || !d->held_shape)
         return err_set(ERR_NOMEM, "training: out of memory");
-    d->nshape = n;
-    for (int i = 0; i < n; i++) {
-        Inputs *s = &d->shape[i];
-        int square = !buckets || i < d->first_bucket;
-        TrainSize size = square ? (TrainSize){t->conf->resolution, t->conf->resolution} : train_dataset_bucket(t->data, i - d->first_bucket, NULL);
-        if (size.w % f || size.h % f)
-            return err_set(ERR_RANGE, "bucket %d x %d: this model needs multiples of %d (bucket.steps)", size.w, size.h, f);
-        s->w = size.w / f;
-        s->h = size.h / f;
-        d->most = d->most > (int64_t)s->w * s->h ? d->most : (int64_t)s->w * s->h;
-        TRY_CTX(train_diffusion_graph(t, d->pipe, s->h, s->w, &s->in, &d->lora), "images of %d x %d", size.w, size.h);
-        if (buckets)
-            TRY(train_task_keep_shape(t, &k));
-    }
+    if (!buckets)
+        TRY(add_shape(t, d, (TrainSize){t->conf->resolution, t->conf->resolution}));
+    for (int b = 0; b < buckets; b++)
+        TRY(add_shape(t, d, train_dataset_bucket(t->data, b, NULL)));
+    for (int b = 0; b < held; b++)
+        TRY(held_shape(t, d, b));
     if (buckets) {
         graph_destroy(t->g);
         t->g = NULL;
     }
+    if (d->held_data)
+        TRY(list_held(t, d));
     return use_shape(t, d, 0);
 }
 
@@ -387,9 +446,8 @@ int train_diffusion_open(TrainTask *t, int plan_only)
     t->limit = t->conf->lora.max_norm > 0 ? limit : NULL;
     t->save = save;
     t->close = diffusion_close;
-    int rc = open_model(t, d);
-    if (rc >= 0)
-        rc = open_held(t, d);
+    TRY(comm_agree(t->comm, open_model(t, d)));
+    int rc = open_held(t, d);
     if (rc >= 0)
         rc = make_shapes(t, d);
     t->adapter = d->lora;
@@ -400,7 +458,7 @@ int train_diffusion_open(TrainTask *t, int plan_only)
     TRY(comm_agree(t->comm, rc));
     if (plan_only)
         return 0;
-    if (d->held_data)
+    if (d->held_data && !t->conf->bucket.enabled)
         TRY(train_dataset_scan(d->held_data, t->comm));
     TRY(train_set_open(&d->set, t, d->pipe, t->data, !d->bpe));
     if (d->held_data)

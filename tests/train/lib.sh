@@ -103,7 +103,7 @@ same() { # A B FILE...: equal in both runs
 # ---- same bytes ----
 results() { # what a run leaves: NAME
     local f
-    (cd "$TMP/$1/out" && ls loss.csv lora.safetensors embedding.safetensors unet/* vae/* clip/* text_encoder/* 2>/dev/null)
+    (cd "$TMP/$1/out" && ls loss.csv validation.csv lora.safetensors embedding.safetensors unet/* vae/* clip/* text_encoder/* 2>/dev/null)
     echo "checkpoints/$(last_checkpoint "$1")"
 }
 alike() { same "$1" "$2" $(results "$1"); }

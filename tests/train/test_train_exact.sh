@@ -47,11 +47,17 @@ straight crop
 killed crop
 ranks crop 4
 
+validation_of_sizes() { # before the first step, when micro-batches have not changed any weight
+    run bucket-one micro_batch=1 steps=1 && cmp <(sed 2q "$TMP/bucket/out/validation.csv") <(sed 2q "$TMP/bucket-one/out/validation.csv")
+}
+
 # Buckets, tags shuffled and dropped, alternatives, regularisation images, random crops of some.
 make_mixed_data
 make_config "datasets: [{path: ../mixed, shuffle: true, tag_dropout: 0.3, wildcards: true, keep_tokens: 1, trigger: pictogram}, {path: ../data, is_reg: true, crop: random, flip: true, caption_dropout: 0.5}]" \
-    "bucket: {enabled: true, min: 8, max: 32, steps: 8}" "resolution: 24" "batch: 6" "micro_batch: 2" "prior_weight: 0.5" "cache: cache"
+    "bucket: {enabled: true, min: 8, max: 32, steps: 8}" "resolution: 24" "batch: 6" "micro_batch: 2" "prior_weight: 0.5" "cache: cache" \
+    "validation: {datasets: [{path: ../mixed}], every: 8}"
 straight bucket
+check "bucket: several sizes are validated, the same in any micro-batch" validation_of_sizes
 terminated bucket
 killed bucket
 ranks bucket 2 3
