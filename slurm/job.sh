@@ -76,11 +76,21 @@ run() {
     [ $last = 127 ] || code=$last
 }
 # A run that stopped because the scheduler takes the nodes away (and not because somebody cancelled it).
-preempted() {
-    case $(scontrol -o show job "$job" 2>/dev/null) in
-    *JobState=RUNNING*PreemptTime=None*) return 1 ;;
-    *JobState=RUNNING*PreemptTime=*) return 0 ;;
-    *) return 1 ;;
+job_shows() { # PATTERN
+    case $(scontrol -o show job "$job" 2>/dev/null) in *JobState=RUNNING*$1*) return 0 ;; *) return 1 ;; esac
+}
+preempted() { job_shows PreemptTime= && ! job_shows PreemptTime=None; }
+# A node died under the run, and Slurm itself has not noticed yet.
+node_lost() {
+    [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ] && ! timeout 60 srun --overlap --mpi=none -N "$SLURM_JOB_NUM_NODES" -n "$SLURM_JOB_NUM_NODES" \
+        --ntasks-per-node=1 true 2>/dev/null && job_shows "" && say "not all nodes answer"
+}
+# Whether to go on in another turn. A rank that is a little later than the others to end with code 3 is killed by srun: 137, 143.
+again() {
+    case $code in
+    0) return 1 ;;
+    3 | 137 | 143) [ -n "$warned" ] || preempted || node_lost ;;
+    *) node_lost ;;
     esac
 }
 
@@ -89,10 +99,10 @@ scratch_open
 run "$ATELIER" "$COMMAND" "$CONFIG" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
 say "$COMMAND ended with code $code"
 scratch_close
-if [ $code = 3 ] && { [ -n "$warned" ] || preempted; }; then
+if again; then
     if [ "${SLURM_RESTART_COUNT:-0}" -ge "$MAX_RESTARTS" ]; then
         say "restarted ${SLURM_RESTART_COUNT:-0} times already: giving up; submit again to continue"
-        exit 3
+        exit $code
     fi
     say "back to the queue"
     scontrol requeue "$job" && exit 0

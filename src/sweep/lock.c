@@ -120,19 +120,52 @@ static int is_one_of(const char *key, const char *const *names)
     return 0;
 }
 
-static const char *const texts[] = {"prompt", "negative", "title", "caption", "name", "label", "sampler", "spacing", "variant", "dtype",
-                                    "device", "template", NULL};
+static const char *const inputs[] = {"model", "vae", "path", "masks", "images", "class_images", "source", "mask", "init", "loras",
+                                     "wildcards", "embeddings", NULL};
+static const char *const nothing[] = {"", "none", "null", "~", "off", "false", NULL}; /* on an axis */
+/* Where and how fast; in `loss` and `sheet` the names above stand for other things. */
 static const char *const outputs[] = {"output", "cache", "threads", "device", "keep", "batch", "resume", "sheet", "png", NULL};
 
-static int add_inputs(Lines *out, const ConfNode *n, const char *key)
+/* Class images that a training makes for itself (class_images), and words that vectors begin as (embedding.init), are no input. */
+static int is_made(const char *key, const char *what, const char *value)
 {
-    if (is_one_of(key, texts) || is_one_of(key, outputs))
+    if (strcmp(what, "embedding.init") == 0)
+        return !str_ends_with(value, ".safetensors");
+    if (strcmp(key, "class_images") != 0)
+        return 0;
+    char *conf;
+    if (io_path_join(&conf, value, "sweep.yaml") < 0)
+        return 0;
+    int made = !io_file_exists(value) || io_file_exists(conf);
+    free(conf);
+    return made;
+}
+
+static int add_input(Lines *out, const ConfNode *n, const char *key, const char *what)
+{
+    if (!is_one_of(key, inputs) || is_one_of(n->text, nothing) || is_made(key, what, n->text))
+        return 0;
+    if (!io_file_exists(n->text))
+        return err_set(ERR_NOTFOUND, "key '%s': there is no %s", what, n->text);
+    TRY_CTX(add_path(out, n->text), "key '%s'", what);
+    return 0;
+}
+
+/* key: the nearest name; what: the whole way to the node. */
+static int add_inputs(Lines *out, const ConfNode *n, const char *key, const char *what)
+{
+    int map = n->kind == CONF_NODE_MAP, rc = 0;
+    if (is_one_of(key, outputs) || strcmp(what, "loss") == 0)
         return 0;
     if (n->kind == CONF_NODE_SCALAR)
-        return n->text[0] && !conf_node_is_null(n) && io_file_exists(n->text) ? add_path(out, n->text) : 0;
-    for (int i = 0; i < n->count; i++)
-        TRY(add_inputs(out, n->items[i], n->kind == CONF_NODE_MAP ? n->keys[i] : key));
-    return 0;
+        return add_input(out, n, key, what);
+    for (int i = 0; i < n->count && rc >= 0; i++) {
+        char *deeper;
+        TRY(map ? str_format(&deeper, "%s%s%s", what, *what ? "." : "", n->keys[i]) : str_format(&deeper, "%s.%d", what, i));
+        rc = add_inputs(out, n->items[i], map ? n->keys[i] : key, deeper);
+        free(deeper);
+    }
+    return rc;
 }
 
 static int add_config(Lines *out, const ConfNode *root)
@@ -165,7 +198,7 @@ int lock_build(StrBuf *out, const char *yaml)
     Lines l = {0};
     int rc;
     TRY(conf_node_parse(&root, yaml, strlen(yaml), "configuration"));
-    TRY_GOTO(add_inputs(&l, root, ""));
+    TRY_GOTO(add_inputs(&l, root, "", ""));
     TRY_GOTO(add_config(&l, root));
     qsort(l.line, (size_t)l.count, sizeof *l.line, by_bytes);
     str_add_format(out, "%s\nversion %s\n", head, ATELIER_VERSION);

@@ -9,8 +9,8 @@
 
 #include "base/config.h"
 
-/* From a resolved configuration (config_dump of any table). Inputs are the values that name something that is there, but for texts
- * (prompts, titles, ...) and outputs. */
+/* From a resolved configuration (config_dump of the sweep's or the training's table). Inputs are the values of the keys that name files
+ * and folders. ERR_NOTFOUND, with the key, when one is not there; class images that the training would make itself may be missing. */
 int lock_build(StrBuf *out, const char *yaml);
 int lock_is(const char *text);
 /* One line per difference ("model/unet/x.safetensors changed") added to report; *count of them. A difference of versions alone counts 0. */

@@ -88,19 +88,22 @@ node_start() {
     mkdir -p "$S/spool.$1" "$S/tmp.$1"
     /usr/sbin/slurmd -f "$SLURM_CONF" -N "$1"
 }
-# kill -9 of a node's daemon and of all that it started, then what a site's health check does.
+# Seconds after which slurmctld takes a node that does not answer for dead.
+cluster_patience() {
+    sed -i "s/^SlurmdTimeout=.*/SlurmdTimeout=$1/" "$SLURM_CONF"
+    scontrol reconfigure
+}
+# kill -9 of a node's daemon and of all that it started.
 node_kill() {
-    local p list
+    local p parent list
     list=$(cat "$S/run/slurmd.$1.pid")
-    for p in $(pgrep -f "slurmstepd: \[" 2>/dev/null); do
-        [ "$(readlink "/proc/$p/cwd")" = "$S/spool.$1" ] && list="$list $p $(descendants "$p")"
+    for p in /proc/[0-9]*; do
+        grep -qz "^SLURM_CONF=$SLURM_CONF\$" "$p/environ" 2>/dev/null && grep -qz "^SLURMD_NODENAME=$1\$" "$p/environ" || continue
+        list="$list ${p#/proc/}"
+        parent=$(awk '/^PPid:/ {print $2}' "$p/status")
+        [ "$(cat "/proc/$parent/comm" 2>/dev/null)" = slurmstepd ] && list="$list $parent"
     done
     kill -9 $list 2>/dev/null
-    scontrol update NodeName="$1" State=DOWN Reason="killed by a test"
-}
-descendants() {
-    local c
-    for c in $(pgrep -P "$1"); do echo "$c"; descendants "$c"; done
 }
 cluster_stop() {
     local p

@@ -49,13 +49,24 @@ scancel --signal=USR1 --batch "$id"
 ended warned
 restarted warned 1
 
-# Preempted by a partition of higher priority; goes on when that job is done.
-job preempt --nodes=3
+# Preempted by a partition of higher priority; goes on when that job is done. One rank ends a little later than the others and is killed.
+cat >"$TMP/late" <<E
+#!/bin/bash
+trap : TERM
+"$BIN" "\$@"
+code=\$?
+trap - TERM
+[ "\$1" != train ] || [ "\${SLURM_PROCID:-0}" = 0 ] || [ \$code != 3 ] || sleep 10
+exit \$code
+E
+chmod +x "$TMP/late"
+job preempt --nodes=3 --export="ALL,ATELIER=$TMP/late"
 wait_checkpoint preempt
 urgent=$(sbatch --parsable -p urgent --nodes=3 --exclusive --mem=100 --output=/dev/null --wrap "sleep 1")
 check "preempt: the urgent job runs" wait_state "$urgent" 60 COMPLETED
 ended preempt
 restarted preempt 1
+check "preempt: a late rank was killed" grep -q "train ended with code 143" "$TMP/preempt/log"
 
 # Cancelled: a clean checkpoint, and it stays cancelled.
 job cancel
@@ -69,13 +80,31 @@ check "cancel: does not come back" test "$(job_state "$id")" = "CANCELLED "
 run cancel
 check "cancel: continued elsewhere, same bytes" alike calm cancel
 
-# A node dies.
+# A node dies. Told so, Slurm requeues the job.
+revive() { for n in $(sinfo -h -N -t down -o %N | sort -u); do node_start "$n"; scontrol update NodeName="$n" State=RESUME; done 2>/dev/null; }
+nodes() { scontrol show hostnames "$(job_field "$id" NodeList)"; }
 job dead
 wait_checkpoint dead
-node_kill "$(scontrol show hostnames "$(job_field "$id" NodeList)" | tail -n 1)"
+node=$(nodes | tail -n 1)
+node_kill "$node"
+scontrol update NodeName="$node" State=DOWN Reason="killed by a test"
 ended dead
 restarted dead 1
-for n in $(sinfo -h -N -t down -o %N | sort -u); do node_start "$n"; scontrol update NodeName="$n" State=RESUME; done 2>/dev/null
+revive
+# Left to itself it finds out after SlurmdTimeout. mpirun gives up before: then the script puts the job back into the queue.
+cluster_patience 6
+job lost --export=ALL,LAUNCHER=mpirun
+wait_checkpoint lost
+node_kill "$(nodes | tail -n 1)"
+ended lost
+restarted lost '[1-9]'
+check "lost: noticed by the script" grep -q "not all nodes answer" "$TMP/lost/log"
+revive
+# The node of the script dies: only Slurm can know. Meanwhile the rest goes on.
+job first
+wait_checkpoint first
+node=$(nodes | head -n 1)
+node_kill "$node"
 
 # Shards as an array, then the join; everything in one chain of jobs.
 cat >"$TMP/sweep.yaml" <<E
@@ -92,7 +121,7 @@ E
 mkdir -p "$TMP/pipe"
 sed 's|path: out|path: ../calm/out|' "$TMP/sweep.yaml" >"$TMP/ref.yaml"
 (cd "$TMP/pipe" && "$BIN" sweep ../ref.yaml output=ref) >"$TMP/ref.log" 2>&1 || not_ok "sweep: reference" "$(tail -n 3 "$TMP/ref.log")"
-(cd "$TMP/pipe" && SBATCH_OPTIONS="--cpus-per-task=1 --mem=500 --time=30" "$ROOT/slurm/pipeline.sh" ../train.yaml ../sweep.yaml 3) >"$TMP/pipe.log" 2>&1 ||
+(cd "$TMP/pipe" && SBATCH_OPTIONS="--cpus-per-task=1 --mem=500 --time=30 --exclude=$node" "$ROOT/slurm/pipeline.sh" ../train.yaml ../sweep.yaml 3) >"$TMP/pipe.log" 2>&1 ||
     not_ok "pipeline: submits" "$(cat "$TMP/pipe.log")"
 last=$(sed -n 's/.*export \([0-9]*\)$/\1/p' "$TMP/pipe.log")
 check "pipeline: ends" wait_state "${last:-0}" 120 COMPLETED
@@ -102,4 +131,6 @@ pixels() { h5dump -d meta/pixels_sha256 "$1" | tail -n +2; }
 check "pipeline: same images as one run" cmp <(pixels "$TMP/pipe/ref/run.h5") <(pixels "$TMP/pipe/run/run.h5")
 check "pipeline: reproduced by one process" grep -q "16 of 16\|16 images" <(cd "$TMP/pipe" && "$BIN" reproduce run/run.h5 2>&1)
 check "pipeline: exported" test "$(find "$TMP/pipe/run/pictures" -name '*.png' | wc -l)" -eq 16
+ended first
+restarted first 1
 finish

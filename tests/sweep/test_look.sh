@@ -119,6 +119,10 @@ cp tests/vectors/lora/lora_attn_te.kohya.safetensors "$T/ink.safetensors"
 refused lock__changed_file 1 "ink.safetensors changed" "$A" sweep --locked "$T/k.yaml" output="$T/k"
 check lock__refused_before_any_work test ! -e "$T/k"
 "$A" lock "$T/k.yaml" >/dev/null
+refused lock__lora_that_is_not_there 1 "key 'axes.lora.1.path': there is no $T/gone.safetensors" "$A" lock "$T/k.yaml" "axes.lora=[none, {path: $T/gone.safetensors}]"
+refused lock__source_that_is_not_there 1 "key 'source': there is no $T/gone.png" "$A" lock "$T/k.yaml" "source=$T/gone.png"
+refused lock__check_of_what_is_gone 1 "key 'model': there is no $T/gone" "$A" lock --check "$T/k.yaml" "model=$T/gone"
+check lock__nothing_on_an_axis bash -c "cp '$T/k.yaml' '$T/n.yaml' && '$A' lock '$T/n.yaml' 'axes.vae=[none, tests/vectors/sd15-tiny/vae]'"
 refused lock__diff 1 "ink.safetensors changed" "$A" diff "$T/old.lock" "$T/k.yaml.lock"
 
 # diff

@@ -184,4 +184,17 @@ fi
 check "checkpoint cannot be written: the older one stays, nothing else" test "$before" = "$(sums "$TMP/case/out/checkpoints")"
 run case
 check "checkpoint cannot be written: resumed later, same bytes" same base case lora.safetensors loss.csv checkpoints/step-00000010.h5
+# ---- the lock file ----
+lock_refuses() { # NAME PATTERN ARGUMENT...
+    rm -f "$TMP/train.yaml.lock"
+    (cd "$TMP/base" && "$BIN" lock ../train.yaml "${@:3}") >"$TMP/lock.log" 2>&1
+    local got=$?
+    [ $got -eq 1 ] && grep -qF -- "$2" "$TMP/lock.log" && [ ! -e "$TMP/train.yaml.lock" ] && ok "$1" || not_ok "$1" "code $got: $(cat "$TMP/lock.log")"
+}
+lock_refuses "lock: a data set that is not there" "key 'datasets.1.path': there is no ../gone" 'datasets=[{path: ../data}, {path: ../gone}]'
+lock_refuses "lock: held-out images that are not there" "key 'validation.datasets.0.path': there is no ../gone" 'validation.datasets=[{path: ../gone}]'
+lock_refuses "lock: an adapter that is not there" "key 'lora.init': there is no gone.safetensors" lora.init=gone.safetensors
+check "lock: class images that a run would make" sh -c "cd $TMP/base && $BIN lock ../train.yaml dreambooth.class_prompt='a dog' dreambooth.class_images=../later"
+mkdir -p "$TMP/base/f32" "$TMP/base/a1111" && echo x >"$TMP/base/f32/x"
+check "lock: settings that happen to be names of files are no input" sh -c "cd $TMP/base && $BIN lock ../train.yaml && ! grep " f32" ../train.yaml.lock"
 finish
