@@ -6,7 +6,9 @@
 command -v mmdebstrap >/dev/null && [ "$(id -u)" = 0 ] || { echo "skip image: needs root and mmdebstrap"; exit 0; }
 step() { # NAME ROOT STEP
     cp packaging/image.sh "$2/usr/local/bin/"
+    local start=$SECONDS
     check "$1" chroot "$2" /usr/local/bin/image.sh "$3"
+    echo "# $1: $((SECONDS - start)) s"
 }
 check "image: a bare root" mmdebstrap --variant=minbase --include=ca-certificates bookworm "$TMP/base"
 cp /etc/resolv.conf "$TMP/base/etc/" 2>/dev/null
