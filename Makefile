@@ -186,11 +186,11 @@ check-emu: $(EMU_TESTS) $(EMU_MODELS) $(EMU)/atelier ## CUDA kernels, models and
 	@TEST_ONLY='$(EMU_ONLY)' ATELIER_EMU=$(EMU)/atelier tests/run.sh $(EMU_TESTS) $(EMU_MODELS) tests/cuda/emulated.sh
 
 check-emu-san: $(BUILD)/libatelier.a ## the kernels under ASan and UBSan, then as TSan fibers with blocks in order and with blocks unordered
-	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" build/asan/emu/tests/ops
-	@tests/run.sh build/asan/emu/tests/ops
-	@$(MAKE) --no-print-directory TSAN=-fsanitize=thread $(BUILD)/emu-tsan/tests/ops $(BUILD)/emu-tsan/tests/mutate
-	@TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(BUILD)/emu-tsan/tests/ops
-	@EMU_RACE=grid TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(BUILD)/emu-tsan/tests/ops
+	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" build/asan/emu/tests/ops build/asan/emu/tests/optim
+	@tests/run.sh build/asan/emu/tests/ops build/asan/emu/tests/optim
+	@$(MAKE) --no-print-directory TSAN=-fsanitize=thread $(BUILD)/emu-tsan/tests/ops $(BUILD)/emu-tsan/tests/optim $(BUILD)/emu-tsan/tests/mutate
+	@TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(BUILD)/emu-tsan/tests/ops $(BUILD)/emu-tsan/tests/optim
+	@EMU_RACE=grid TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(BUILD)/emu-tsan/tests/ops $(BUILD)/emu-tsan/tests/optim
 	@MUTATE=$(BUILD)/emu-tsan/tests/mutate tests/run.sh tests/cuda/mutate.sh
 
 include tests/cuda/gpu.mk

@@ -136,6 +136,21 @@ void kernel_schedulefree(const KernelChunk *chunk, int64_t chunks, const KernelR
 /* average += rate (x - average) */
 void kernel_ema(float *average, const float *x, int64_t n, float rate, void *stream);
 
+/* ---- noise.cu: what a diffusion step is given, as src/train/noise.h makes it on the host ---- */
+typedef struct {
+    uint32_t key[2], step[2]; /* RngKey of src/base/rng.h */
+} KernelStream;
+typedef struct {
+    KernelStream latent, noise, offset, extra;
+    double a, s;      /* x_t = a x_0 + s noise */
+    double strength;  /* of the offset of each channel; 0: none */
+    double gamma;     /* of noise added to x_t alone; 0: none */
+} KernelSample;
+enum { KERNEL_TARGET_NOISE, KERNEL_TARGET_V, KERNEL_TARGET_SAMPLE, KERNEL_TARGET_FLOW };
+/* moments [items][count / c][2 c] float -> x, target [items][count]: x_0 = (mean + exp(logvar / 2) draw - shift) scaling. */
+void kernel_noise(int t, const float *moments, const KernelSample *sample, void *x, void *target, int64_t items, int64_t count, int64_t c,
+                  float shift, float scaling, int kind, void *stream);
+
 /* ---- attention.cu: q, do, dq [n, lq, heads*d], k, v [n, lk, heads*d]; lse [n, heads, lq] ----
  * bf16 with d a multiple of 8 up to 160 runs on tensor cores (flash attention 2, arXiv:2307.08691); everything else on plain
  * fused multiply-adds. d <= 512. */

@@ -227,8 +227,34 @@ static int ema(Backend *be, float *average, const float *x, int64_t n, float rat
     return launched("running average");
 }
 
+static KernelStream stream_of(const RngKey *k)
+{
+    return (KernelStream){{k->key[0], k->key[1]}, {k->step[0], k->step[1]}};
+}
+
+static int noise(Backend *be, const NoiseStep *n)
+{
+    static const int kinds[] = {[NOISE_TARGET_NOISE] = KERNEL_TARGET_NOISE, [NOISE_TARGET_V] = KERNEL_TARGET_V,
+                                [NOISE_TARGET_SAMPLE] = KERNEL_TARGET_SAMPLE, [NOISE_TARGET_FLOW] = KERNEL_TARGET_FLOW};
+    KernelSample sample[NOISE_SAMPLES];
+    _Static_assert(sizeof(KernelSample) <= sizeof(NoiseSample), "NoiseStep.room");
+    if (n->dtype != DTYPE_F32 && n->dtype != DTYPE_BF16)
+        return err_set(ERR_UNSUPPORTED, "noise in %s", dtype_name(n->dtype));
+    if (n->items > NOISE_SAMPLES)
+        return err_set(ERR_RANGE, "noise of %lld samples at once: at most %d", (long long)n->items, NOISE_SAMPLES);
+    for (int64_t i = 0; i < n->items; i++) {
+        const NoiseSample *s = &n->sample[i];
+        sample[i] = (KernelSample){stream_of(&s->latent), stream_of(&s->noise), stream_of(&s->offset), stream_of(&s->extra), s->a, s->s,
+                                   s->strength, s->gamma};
+    }
+    TRY(be->upload(be, n->room, sample, (size_t)n->items * sizeof *sample));
+    kernel_noise(n->dtype == DTYPE_F32 ? KERNEL_F32 : KERNEL_BF16, n->moments, n->room, n->x, n->target, n->items, n->count, n->c, n->shift,
+                 n->scaling, kinds[n->kind], cuda_state(be)->stream);
+    return launched("noise");
+}
+
 void cuda_train_register(Backend *be)
 {
-    static const BackendTrain train = {cuda_mirror_adopt, clear, table_create, table_destroy, add, counts, to_float, sumsq, step, ema};
+    static const BackendTrain train = {cuda_mirror_adopt, clear, table_create, table_destroy, add, counts, to_float, sumsq, step, ema, noise};
     be->train = &train;
 }

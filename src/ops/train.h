@@ -6,6 +6,7 @@
 #ifndef OPS_TRAIN_H
 #define OPS_TRAIN_H
 
+#include "base/rng.h"
 #include "ops/backend.h"
 #include "ops/optim.h"
 
@@ -35,6 +36,25 @@ typedef struct {
     float weight;         /* OPTIM_SCHEDULEFREE */
 } OptimStep;
 
+/* How one sample of a diffusion step is noised (train/noise.h): x_t = a x_0 + s (noise + gamma extra); strength: of the noise's offset. */
+typedef struct {
+    RngKey latent, noise, offset, extra;
+    double a, s, strength, gamma;
+} NoiseSample;
+typedef enum { NOISE_TARGET_NOISE, NOISE_TARGET_V, NOISE_TARGET_SAMPLE, NOISE_TARGET_FLOW } NoiseTarget;
+enum { NOISE_SAMPLES = 256 };
+
+typedef struct {
+    const NoiseSample *sample; /* [items], on the host; at most NOISE_SAMPLES */
+    const float *moments;      /* [items][count / c][2 c]: mean, log-variance */
+    void *room;                /* items * sizeof(NoiseSample) bytes of device memory */
+    void *x, *target;          /* [items][count] of `dtype` */
+    Dtype dtype;
+    int64_t items, count, c;
+    float shift, scaling;
+    NoiseTarget kind;
+} NoiseStep;
+
 struct BackendTrain {
     /* From now on the parameter at host->data lies at `device`, whatever its version is: acquire gives this address and copies nothing.
      * `device` stays the caller's. Undone by drop. Before anything acquires the parameter. */
@@ -53,6 +73,8 @@ struct BackendTrain {
     int (*step)(Backend *be, OptimTable *t, const OptimStep *s);
     /* average += rate (x - average) */
     int (*ema)(Backend *be, float *average, const float *x, int64_t n, float rate);
+    /* x and target of a micro-batch. */
+    int (*noise)(Backend *be, const NoiseStep *n);
 };
 
 #endif

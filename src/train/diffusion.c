@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "base/rng.h"
 #include "io/file.h"
 #include "sampler/solver.h"
 #include "comm/exact.h"
@@ -31,6 +30,7 @@ typedef struct {
     SamplerConf scheduler;      /* betas and prediction type of the model */
     double *alpha_bar;
     TrainNoise noise;
+    TrainNoiseDevice *noiser;   /* NULL: samples are noised on the host */
     Lora *lora;
     TrainSet *set, *held;
     TrainDataset *held_data;    /* NULL: no validation */
@@ -52,6 +52,7 @@ typedef struct {
 static void diffusion_close(TrainTask *t)
 {
     Diffusion *d = t->impl;
+    train_noise_device_destroy(d->noiser);
     train_set_close(d->set);
     train_set_close(d->held);
     train_dataset_close(d->held_data);
@@ -79,22 +80,6 @@ static void diffusion_close(TrainTask *t)
 
 /* ---- a micro-batch ---- */
 
-/* x0 = scaling * (mean + exp(logvar/2) * draw - shift), then noised to the timestep. Channels last: moments are mean|logvar per pixel. */
-static void make_sample(TrainTask *t, Diffusion *d, int64_t position, double time, float *x, float *target)
-{
-    uint64_t seed = t->conf->seed;
-    const VaeConfig *v = pipeline_vae(d->pipe);
-    int64_t n = (int64_t)d->h * d->w * d->c;
-    float *draw = target;
-    rng_normal_fill(draw, n, rng_key(seed, RNG_LATENT, (uint64_t)position, 0), 0);
-    for (int64_t i = 0; i < n; i++) {
-        const float *m = d->moments + i / d->c * 2 * d->c + i % d->c;
-        float logvar = fminf(fmaxf(m[d->c], -30.0f), 20.0f);
-        x[i] = (m[0] + expf(0.5f * logvar) * draw[i] - v->shift) * v->scaling;
-    }
-    train_noise_apply(&d->noise, seed, position, time, x, target, d->buf_work, d->h, d->w, d->c);
-}
-
 static int read_text(Diffusion *d, TrainSet *set, int64_t item, int j)
 {
     int64_t tokens = (int64_t)d->length * d->width;
@@ -116,15 +101,28 @@ static int use_shape(TrainTask *t, Diffusion *d, int k)
 
 /* The numbers of a micro-batch that are one per sample. */
 typedef struct {
+    int64_t position[256];
+    double when[256];
     float time[256], weight[256], huber[256];
 } Row;
+
+/* x and target of a sample from its moments. */
+static void make_sample(TrainTask *t, Diffusion *d, int64_t position, double time, float *x, float *target)
+{
+    const VaeConfig *v = pipeline_vae(d->pipe);
+    train_noise_latent(t->conf->seed, position, d->moments, v->shift, v->scaling, x, target, (int64_t)d->h * d->w * d->c, d->c);
+    train_noise_apply(&d->noise, t->conf->seed, position, time, x, target, d->buf_work, d->h, d->w, d->c);
+}
 
 static int fill_one(TrainTask *t, Diffusion *d, TrainSet *set, const TrainItem *it, int64_t item, int mirror, int64_t position, int j, Row *r)
 {
     int64_t pixels = (int64_t)d->h * d->w * d->c;
-    TRY(train_set_moments(set, item, mirror, position, d->moments));
+    TRY(train_set_moments(set, item, mirror, position, d->moments + (d->noiser ? j * 2 * pixels : 0)));
     double time = train_noise_time(&d->noise, t->conf->seed, position);
-    make_sample(t, d, position, time, d->buf_x + j * pixels, d->buf_target + j * pixels);
+    if (!d->noiser)
+        make_sample(t, d, position, time, d->buf_x + j * pixels, d->buf_target + j * pixels);
+    r->position[j] = position;
+    r->when[j] = time;
     r->time[j] = (float)time;
     r->weight[j] = (float)train_noise_weight(&d->noise, time) * it->weight;
     r->huber[j] = d->in.huber != OP_NONE ? (float)train_noise_huber(&d->noise, time) : 0;
@@ -147,12 +145,24 @@ static int fill_caption(TrainTask *t, Diffusion *d, TrainSet *set, const TrainIt
     return fill_one(t, d, set, it, item, mirror, position, j, r);
 }
 
+static int write_samples(TrainTask *t, Diffusion *d, const Row *r)
+{
+    const VaeConfig *v = pipeline_vae(d->pipe);
+    int n = t->conf->micro_batch;
+    int64_t pixels = (int64_t)d->h * d->w * d->c;
+    if (d->noiser) {
+        const TrainNoiseBatch b = {t->conf->seed, r->position, r->when, d->moments, v->shift, v->scaling, n, d->c, pixels};
+        return train_noise_device_apply(d->noiser, &b, exec_data(t->ex, d->in.x), exec_data(t->ex, d->in.target), graph_dtype(t->g));
+    }
+    TRY(exec_write_f32(t->ex, d->in.x, d->buf_x, n * pixels));
+    return exec_write_f32(t->ex, d->in.target, d->buf_target, n * pixels);
+}
+
 static int write_inputs(TrainTask *t, Diffusion *d, const Row *r)
 {
     int n = t->conf->micro_batch;
-    int64_t pixels = (int64_t)d->h * d->w * d->c, tokens = (int64_t)d->length * d->width;
-    TRY(exec_write_f32(t->ex, d->in.x, d->buf_x, n * pixels));
-    TRY(exec_write_f32(t->ex, d->in.target, d->buf_target, n * pixels));
+    int64_t tokens = (int64_t)d->length * d->width;
+    TRY(write_samples(t, d, r));
     if (d->bpe)
         TRY(exec_write(t->ex, d->in.ids, d->buf_ids, (size_t)n * (size_t)d->length * sizeof *d->buf_ids));
     if (d->in.words.length)
@@ -269,7 +279,8 @@ static int alloc_buffers(TrainTask *t, Diffusion *d)
 {
     size_t n = (size_t)t->conf->micro_batch, pixels = (size_t)(d->most * d->c);
     t->set = calloc(n, sizeof *t->set);
-    d->moments = malloc(2 * pixels * sizeof(float));
+    TRY(train_noise_device_create(&d->noiser, t->be, &d->noise, t->conf->micro_batch, d->most * d->c));
+    d->moments = malloc((d->noiser ? n : 1) * 2 * pixels * sizeof(float));
     d->buf_x = malloc(n * pixels * sizeof(float));
     d->buf_target = malloc(n * pixels * sizeof(float));
     d->buf_work = malloc(pixels * sizeof(float));

@@ -82,9 +82,28 @@ void train_noise_unit(float *noise, int64_t n)
         noise[i] = (float)((double)noise[i] / std);
 }
 
+static void factors(const TrainNoise *t, double time, double *a, double *s)
+{
+    double ab = t->flow ? 0 : t->alpha_bar[(int)time];
+    *s = t->flow ? time / t->steps : sqrt(1 - ab);
+    *a = t->flow ? 1 - *s : sqrt(ab);
+}
+
+void train_noise_latent(uint64_t seed, int64_t position, const float *moments, float shift, float scaling, float *x, float *draw, int64_t n,
+                        int c)
+{
+    rng_normal_fill(draw, n, rng_key(seed, RNG_LATENT, (uint64_t)position, 0), 0);
+    for (int64_t i = 0; i < n; i++) {
+        const float *m = moments + i / c * 2 * c + i % c;
+        float logvar = fminf(fmaxf(m[c], -30.0f), 20.0f);
+        x[i] = (m[0] + (float)exp(0.5 * (double)logvar) * draw[i] - shift) * scaling;
+    }
+}
+
 void train_noise_mix(const TrainNoise *t, double time, float *x, float *noise, const float *extra, double gamma, int64_t n)
 {
-    double ab = t->flow ? 0 : t->alpha_bar[(int)time], s = t->flow ? time / t->steps : sqrt(1 - ab), a = t->flow ? 1 - s : sqrt(ab);
+    double a, s;
+    factors(t, time, &a, &s);
     for (int64_t i = 0; i < n; i++) {
         double x0 = (double)x[i], e = (double)noise[i], more = extra ? e + gamma * (double)extra[i] : e;
         x[i] = (float)(a * x0 + s * more);
@@ -136,6 +155,19 @@ void train_noise_apply(const TrainNoise *t, uint64_t seed, int64_t position, dou
         rng_normal_fill(work, count, rng_key(seed, RNG_OFFSET, (uint64_t)position, DRAW_EXTRA), 0);
     train_noise_mix(t, time, x, target, n->perturbation > 0 ? work : NULL,
                     strength(n->perturbation, n->perturbation_random, seed, position, DRAW_EXTRA_STRENGTH), count);
+}
+
+void train_noise_sample(const TrainNoise *t, uint64_t seed, int64_t position, double time, NoiseSample *out)
+{
+    const TrainNoiseConf *n = t->noise;
+    uint64_t item = (uint64_t)position;
+    out->latent = rng_key(seed, RNG_LATENT, item, 0);
+    out->noise = rng_key(seed, RNG_NOISE, item, 0);
+    out->offset = rng_key(seed, RNG_OFFSET, item, DRAW_OFFSET);
+    out->extra = rng_key(seed, RNG_OFFSET, item, DRAW_EXTRA);
+    out->strength = n->offset > 0 ? strength(n->offset, n->offset_random, seed, position, DRAW_OFFSET_STRENGTH) : 0;
+    out->gamma = n->perturbation > 0 ? strength(n->perturbation, n->perturbation_random, seed, position, DRAW_EXTRA_STRENGTH) : 0;
+    factors(t, time, &out->a, &out->s);
 }
 
 static double flow_weight(int kind, double s)

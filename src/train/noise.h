@@ -3,6 +3,7 @@
 #ifndef TRAIN_NOISE_H
 #define TRAIN_NOISE_H
 
+#include "ops/train.h"
 #include "sampler/schedule.h"
 #include "train/conf.h"
 
@@ -20,10 +21,31 @@ double train_noise_time(const TrainNoise *t, uint64_t seed, int64_t position);
 /* x: scaled x_0 -> x_t. target: what the network is to give. work[n]: scratch. All [h*w*c]. */
 void train_noise_apply(const TrainNoise *t, uint64_t seed, int64_t position, double time, float *x, float *target, float *work, int h,
                        int w, int c);
+/* Scaled x_0 = scaling (mean + exp(logvar / 2) draw - shift) of a position. moments [h*w][2c]: mean, log-variance; draw[n]: scratch. */
+void train_noise_latent(uint64_t seed, int64_t position, const float *moments, float shift, float scaling, float *x, float *draw, int64_t n,
+                        int c);
 /* Product of the weights: min-SNR, debiased, ..., flow_weighting. */
 double train_noise_weight(const TrainNoise *t, double time);
 /* c of the Huber losses. */
 double train_noise_huber(const TrainNoise *t, double time);
+
+/* ---- the same on a device, for a micro-batch ---- */
+typedef struct TrainNoiseDevice TrainNoiseDevice;
+/* For up to `items` samples of up to `most` values. NULL where the backend has no such kernel, or for what only the host does:
+ * multires noise and the adaptive offset. Borrows t. */
+int train_noise_device_create(TrainNoiseDevice **out, Backend *be, const TrainNoise *t, int items, int64_t most);
+void train_noise_device_destroy(TrainNoiseDevice *d); /* NULL is fine */
+/* train_noise_latent and train_noise_apply of all items into x and target on the device: the same bits. */
+typedef struct {
+    uint64_t seed;
+    const int64_t *position; /* [items] */
+    const double *time;      /* [items] */
+    const float *moments;    /* [items][count / c][2c], on the host */
+    float shift, scaling;
+    int items, c;
+    int64_t count;
+} TrainNoiseBatch;
+int train_noise_device_apply(TrainNoiseDevice *d, const TrainNoiseBatch *b, void *x, void *target, Dtype dtype);
 
 /* ---- the parts, with their random numbers given ---- */
 /* noise += (strength + adaptive * |mean of x's channel|, at least 0) * normal[channel] */
@@ -34,5 +56,8 @@ void train_noise_level(float *noise, int h, int w, int c, const float *level, in
 void train_noise_unit(float *noise, int64_t n);
 /* x_0, noise -> x_t, target. extra[n] or NULL: gamma * extra is added to the noise of x_t alone. */
 void train_noise_mix(const TrainNoise *t, double time, float *x, float *noise, const float *extra, double gamma, int64_t n);
+
+/* The terms of a sample for a device. */
+void train_noise_sample(const TrainNoise *t, uint64_t seed, int64_t position, double time, NoiseSample *out);
 
 #endif

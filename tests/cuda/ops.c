@@ -9,27 +9,7 @@
 #include "cpu/norm_cases.h"
 #include "cuda/cuda.h"
 #include "cuda/gemm_cases.h"
-
-#ifdef EMULATED
-void emu_order(int order, uint64_t seed);
-void emu_race_grid(int on);
-#if defined(EMU_TSAN) || defined(__SANITIZE_ADDRESS__) /* what they find does not depend on the order; see emu.h */
-enum { FIRST_ORDER = 2, ORDERS = 3 };
-#else
-enum { FIRST_ORDER = 0, ORDERS = 3 };
-#endif
-#else
-static void emu_order(int order, uint64_t seed)
-{
-    (void)order;
-    (void)seed;
-}
-static void emu_race_grid(int on)
-{
-    (void)on;
-}
-enum { FIRST_ORDER = 0, ORDERS = 1 };
-#endif
+#include "cuda/orders.h"
 
 static Backend *cuda;
 

@@ -1,0 +1,342 @@
+/* Training state on the device against the host's functions: the same bits, in every order of threads. */
+#include "cpu/harness.h"
+#include "comm/exact.h"
+#include "cuda/cuda.h"
+#include "cuda/orders.h"
+#include "ops/train.h"
+
+static Backend *cuda;
+
+static int cuda_start(void **state)
+{
+    (void)state;
+    const char *grid = getenv("EMU_RACE");
+    emu_race_grid(grid && !strcmp(grid, "grid"));
+    if (cuda_backend_create(&cuda, 0) < 0) {
+        fprintf(stderr, "%s\n", err_message());
+        return -1;
+    }
+    return 0;
+}
+
+static int cuda_stop(void **state)
+{
+    (void)state;
+    backend_destroy(cuda);
+    return 0;
+}
+
+static void must(int rc)
+{
+    if (rc < 0)
+        fail_msg("%s", err_message());
+}
+
+/* Tensors of one value, of less than a vector more, of one chunk and one block of 8-bit moments, of several chunks with a ragged end. */
+static const int64_t counts[] = {1, 37, 256, 8192, 2 * 8192 + 261};
+enum { TENSORS = 5, PLACES = 1 + 64 + 256 + 8192 + 2 * 8192 + 512 };
+
+static int64_t padded(int64_t n)
+{
+    return (n + 15) / 16 * 16;
+}
+
+static int64_t make_slots(OptimSlot slot[TENSORS])
+{
+    int64_t at = 0, block = 0;
+    for (int i = 0; i < TENSORS; i++) {
+        slot[i] = (OptimSlot){counts[i], at, at, block};
+        at += padded(counts[i]);
+        block += padded(optim_blocks(counts[i]));
+    }
+    assert_true(at <= PLACES);
+    return at;
+}
+
+static void *up(const void *host, size_t bytes)
+{
+    void *p;
+    must(cuda->alloc(cuda, &p, bytes));
+    must(cuda->upload(cuda, p, host, bytes));
+    return p;
+}
+
+static void down(void *host, void *device, size_t bytes)
+{
+    must(cuda->download(cuda, host, device, bytes));
+    cuda->free(cuda, device, bytes);
+}
+
+static void same_bits(const void *got, const void *want, int64_t n, size_t size, const char *what)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (memcmp((const char *)got + (size_t)i * size, (const char *)want + (size_t)i * size, size))
+            fail_msg("%s: value %lld differs from the host's", what, (long long)i);
+}
+
+#define EACH_ORDER(o) for (int o = (emu_order(FIRST_ORDER, 1), FIRST_ORDER); o < ORDERS; emu_order(++o, 1))
+
+/* ---- sums of gradients ---- */
+
+/* Every kind of value: ordinary, halfway between two multiples of 2^-40, too large, not finite; sums at their limits. */
+static void hard_values(float *g, int64_t *sum, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        g[i] = (float)uniform(11, i, -2, 2);
+        sum[i] = (int64_t)(uniform(12, i, -1, 1) * 0x1p50);
+        if (i % 7 == 1)
+            g[i] = (float)(i % 64 - 32) * 0x1p-41f;
+        if (i % 97 == 5)
+            g[i] = i % 2 ? INFINITY : NAN;
+        if (i % 101 == 3)
+            g[i] = i % 2 ? 0x1p20f : -0x1.000002p20f;
+        if (i % 103 == 2)
+            sum[i] = (i % 2 ? -1 : 1) * (((int64_t)1 << 62) - (i % 3));
+    }
+}
+
+static void test_cuda_optim__exact_add(void **state)
+{
+    (void)state;
+    static float g[PLACES];
+    static int64_t sum[PLACES], want[PLACES], got[PLACES];
+    OptimSlot slot[TENSORS];
+    int64_t n = make_slots(slot), left[TENSORS], large, limit = (int64_t)1 << 61;
+    hard_values(g, sum, n);
+    EACH_ORDER(o) {
+        int64_t want_left[TENSORS], want_large = 0;
+        const float *grads[TENSORS];
+        OptimTable *t;
+        memcpy(want, sum, (size_t)n * sizeof *sum);
+        for (int i = 0; i < TENSORS; i++) {
+            want_left[i] = exact_add(want + slot[i].at, g + slot[i].at, counts[i]);
+            for (int64_t k = slot[i].at; k < slot[i].at + counts[i]; k++)
+                want_large += want[k] > limit || want[k] < -limit;
+            grads[i] = up(g + slot[i].at, (size_t)counts[i] * sizeof *g);
+        }
+        assert_true(want_left[4] > 100 && want_large > 10);
+        const float **addresses = up(grads, sizeof grads);
+        int64_t *device = up(sum, (size_t)n * sizeof *sum);
+        must(cuda->train->table_create(cuda, &t, slot, TENSORS));
+        must(cuda->train->exact_add(cuda, t, 0, 2, addresses, device, limit)); /* in two parts */
+        must(cuda->train->exact_add(cuda, t, 2, 3, addresses, device, limit));
+        must(cuda->train->exact_counts(cuda, t, left, &large));
+        same_bits(left, want_left, TENSORS, sizeof *left, "values left out");
+        assert_int_equal(large, want_large);
+        must(cuda->train->exact_counts(cuda, t, left, &large)); /* counted anew */
+        for (int i = 0; i < TENSORS; i++)
+            assert_int_equal(left[i], 0);
+        assert_int_equal(large, 0);
+        down(got, device, (size_t)n * sizeof *got);
+        same_bits(got, want, n, sizeof *got, "sum");
+        for (int i = 0; i < TENSORS; i++)
+            cuda->free(cuda, (void *)(uintptr_t)grads[i], 0);
+        cuda->free(cuda, addresses, 0);
+        cuda->train->table_destroy(cuda, t);
+    }
+}
+
+static void test_cuda_optim__exact_to_float(void **state)
+{
+    (void)state;
+    enum { N = 4099 };
+    static int64_t sum[N];
+    static float want[N], got[N];
+    for (int64_t i = 0; i < N; i++)
+        sum[i] = (int64_t)(uniform(2, i, -1, 1) * exp2(20 + i % 42));
+    exact_to_float(want, sum, N, 1.0 / 3);
+    EACH_ORDER(o) {
+        int64_t *s = up(sum, sizeof sum);
+        float *out = up(got, sizeof got);
+        must(cuda->train->exact_to_float(cuda, out, s, N, 1.0 / 3));
+        down(got, out, sizeof got);
+        same_bits(got, want, N, sizeof *got, "float");
+        cuda->free(cuda, s, 0);
+    }
+}
+
+static void test_cuda_optim__sumsq(void **state)
+{
+    (void)state;
+    enum { N = 4096 * 11 + 23 };
+    static const int64_t sizes[] = {0, 1, 16, 4096, 4099, N};
+    float *x = malloc(N * sizeof *x);
+    OptimTable *t;
+    for (int64_t i = 0; i < N; i++)
+        x[i] = (float)(uniform(3, i, -2, 2) * exp2((double)(i % 90)));
+    must(cuda->train->table_create(cuda, &t, &(OptimSlot){N, 0, 0, 0}, 1));
+    EACH_ORDER(o)
+        for (int k = 0; k < 6; k++) {
+            double want = cpu_optim_sumsq(x, sizes[k]), got;
+            float *device = up(x, (size_t)N * sizeof *x);
+            must(cuda->train->sumsq(cuda, t, device, sizes[k], &got));
+            same_bits(&got, &want, 1, sizeof got, "sum of squares");
+            cuda->free(cuda, device, 0);
+        }
+    cuda->train->table_destroy(cuda, t);
+    free(x);
+}
+
+/* ---- optimizers ---- */
+
+typedef struct {
+    float p[PLACES], grad[PLACES], array[2][PLACES], top[2][PLACES];
+    uint8_t code[2][PLACES];
+} Values;
+
+static void host_step(OptimKind kind, Values *v, const OptimSlot *s, const OptimAdamw *a, float weight)
+{
+    float *p = v->p + s->at, *x = v->array[0] + s->at, *y = v->array[1] + s->at, *g = v->grad + s->at;
+    switch (kind) {
+    case OPTIM_ADAMW8:
+        cpu_optim_adamw8(p, v->code[0] + s->at, v->top[0] + s->block, v->code[1] + s->at, v->top[1] + s->block, g, s->count, a);
+        break;
+    case OPTIM_LION:
+        cpu_optim_lion(p, x, g, s->count, a);
+        break;
+    case OPTIM_SCHEDULEFREE:
+        cpu_optim_schedulefree(p, x, y, g, s->count, a, weight);
+        break;
+    default:
+        cpu_optim_adamw(p, x, y, g, s->count, a);
+    }
+}
+
+static void draw(float *x, uint64_t key, double size)
+{
+    OptimSlot slot[TENSORS];
+    make_slots(slot);
+    for (int i = 0; i < TENSORS; i++)
+        for (int64_t k = slot[i].at; k < slot[i].at + counts[i]; k++)
+            x[k] = (float)uniform(key, k, -size, size) * (k % 11 ? 1.0f : 0.0f);
+}
+
+/* Three steps of all tensors, each with rates of its own. */
+static void check_kind(OptimKind kind)
+{
+    static Values host, device;
+    OptimSlot slot[TENSORS];
+    OptimRate rate[TENSORS];
+    OptimTable *t;
+    make_slots(slot);
+    for (int i = 0; i < TENSORS; i++)
+        rate[i] = (OptimRate){1e-2f / (float)(i + 1), i % 2 ? 0.1f : 0.0f};
+    must(cuda->train->table_create(cuda, &t, slot, TENSORS));
+    EACH_ORDER(o) {
+        memset(&host, 0, sizeof host);
+        draw(host.p, 4, 1);
+        if (kind == OPTIM_SCHEDULEFREE)
+            memcpy(host.array[0], host.p, sizeof host.p);
+        OptimStep s = {.kind = kind, .rate = rate, .weight = 0.25f};
+        int eight = kind == OPTIM_ADAMW8;
+        s.p = up(host.p, sizeof host.p);
+        s.array[0] = eight ? up(host.code[0], sizeof host.code[0]) : up(host.array[0], sizeof host.array[0]);
+        s.array[1] = eight ? up(host.top[0], sizeof host.top[0]) : up(host.array[1], sizeof host.array[1]);
+        s.array[2] = eight ? up(host.code[1], sizeof host.code[1]) : NULL;
+        s.array[3] = eight ? up(host.top[1], sizeof host.top[1]) : NULL;
+        s.a = (OptimAdamw){.beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f, .grad_scale = 0.7f};
+        for (s.a.step = 1; s.a.step <= 3; s.a.step++) {
+            draw(host.grad, 5 + (uint64_t)s.a.step, 0.1);
+            for (int i = 0; i < TENSORS; i++) {
+                OptimAdamw a = s.a;
+                a.lr = rate[i].lr;
+                a.weight_decay = rate[i].weight_decay;
+                host_step(kind, &host, &slot[i], &a, s.weight);
+            }
+            float *grad = up(host.grad, sizeof host.grad);
+            s.grad = grad;
+            must(cuda->train->step(cuda, t, &s));
+            cuda->free(cuda, grad, 0);
+        }
+        down(device.p, s.p, sizeof device.p);
+        same_bits(device.p, host.p, PLACES, sizeof(float), "p");
+        for (int k = 0; k < 2; k++) {
+            down(eight ? (void *)device.code[k] : device.array[k], s.array[eight ? 2 * k : k], eight ? sizeof device.code[k] : sizeof device.array[k]);
+            if (eight)
+                down(device.top[k], s.array[2 * k + 1], sizeof device.top[k]);
+            same_bits(eight ? (void *)device.code[k] : device.array[k], eight ? (void *)host.code[k] : host.array[k], PLACES, eight ? 1 : sizeof(float), "state");
+            if (eight)
+                same_bits(device.top[k], host.top[k], PLACES, sizeof(float), "maxima");
+        }
+    }
+    cuda->train->table_destroy(cuda, t);
+}
+
+static void test_cuda_optim__adamw(void **state)
+{
+    (void)state;
+    check_kind(OPTIM_ADAMW);
+}
+static void test_cuda_optim__adamw8(void **state)
+{
+    (void)state;
+    check_kind(OPTIM_ADAMW8);
+}
+static void test_cuda_optim__lion(void **state)
+{
+    (void)state;
+    check_kind(OPTIM_LION);
+}
+static void test_cuda_optim__schedulefree(void **state)
+{
+    (void)state;
+    check_kind(OPTIM_SCHEDULEFREE);
+}
+
+static void test_cuda_optim__ema(void **state)
+{
+    (void)state;
+    enum { N = 1003 };
+    static float x[N], average[N], want[N], got[N];
+    for (int64_t i = 0; i < N; i++) {
+        x[i] = (float)uniform(8, i, -1, 1);
+        average[i] = (float)uniform(9, i, -1, 1);
+        want[i] = average[i] + 0.3f * (x[i] - average[i]);
+    }
+    EACH_ORDER(o) {
+        float *a = up(average, sizeof average), *b = up(x, sizeof x);
+        must(cuda->train->ema(cuda, a, b, N, 0.3f));
+        down(got, a, sizeof got);
+        same_bits(got, want, N, sizeof *got, "average");
+        cuda->free(cuda, b, 0);
+    }
+}
+
+/* ---- parameters that live elsewhere ---- */
+
+static void test_cuda_optim__adopted_parameter(void **state)
+{
+    (void)state;
+    float host[64] = {1}, new_values[64] = {2}, got[64];
+    OpView v = {.data = host, .dtype = DTYPE_F32, .shape = {1, {64, 1, 1, 1}}, .version = 1};
+    void *address, *own = up(new_values, sizeof new_values);
+    must(cuda->train->adopt(cuda, &v, own));
+    assert_int_equal(cuda->train->adopt(cuda, &v, own), ERR_BUSY);
+    for (int i = 0; i < 2; i++, v.version++) { /* a newer version on the host is not copied */
+        must(cuda->acquire(cuda, &v, &address));
+        assert_ptr_equal(address, own);
+    }
+    cuda->drop(cuda, &v);
+    cuda->drop(cuda, &v);
+    cuda->drop(cuda, &v);
+    down(got, own, sizeof got); /* still there: it was ours */
+    assert_true(got[0] == 2);
+    must(cuda->acquire(cuda, &v, &address)); /* forgotten: a copy of the host's again */
+    assert_ptr_not_equal(address, own);
+    must(cuda->download(cuda, got, address, sizeof got));
+    assert_true(got[0] == 1);
+    cuda->drop(cuda, &v);
+}
+
+int main(void)
+{
+    setenv("ATELIER_ISA", "base", 1); /* AdamW's portable form */
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cuda_optim__exact_add), cmocka_unit_test(test_cuda_optim__exact_to_float),
+        cmocka_unit_test(test_cuda_optim__sumsq),     cmocka_unit_test(test_cuda_optim__adamw),
+        cmocka_unit_test(test_cuda_optim__adamw8),    cmocka_unit_test(test_cuda_optim__lion),
+        cmocka_unit_test(test_cuda_optim__schedulefree), cmocka_unit_test(test_cuda_optim__ema),
+        cmocka_unit_test(test_cuda_optim__adopted_parameter),
+    };
+    return cmocka_run_group_tests(tests, cuda_start, cuda_stop);
+}
