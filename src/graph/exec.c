@@ -26,6 +26,8 @@ struct Exec {
     Step *steps;
     OpView *views;
     int nstep, prepared;
+    int *watch_head;    /* [nstep]: first watched tensor that a step gives, -1: none */
+    int *watch_next;    /* per watched tensor: another of the same step */
     int profile;
     double seconds[OP_COUNT], flops[OP_COUNT];
     int64_t calls[OP_COUNT];
@@ -134,6 +136,8 @@ void exec_destroy(Exec *e)
     for (int i = 0; e->held && i < e->g->ntensor; i++)
         if (e->held[i].data)
             e->be->drop(e->be, &e->held[i]);
+    free(e->watch_head);
+    free(e->watch_next);
     free(e->held);
     free(e->device);
     free(e->param);
@@ -249,6 +253,54 @@ static int gives(const Exec *e, const Step *s, OpRef t)
     return 0;
 }
 
+/* The step after which t is there: the one that gives it, or what it is a reshape of. */
+static int step_of(const Exec *e, OpRef t)
+{
+    int node = e->g->tensors[t].node;
+    while (node >= 0 && e->g->nodes[node].kind == OP_RESHAPE)
+        node = e->g->tensors[e->g->nodes[node].in[0]].node;
+    for (int i = 0; i < e->nstep; i++)
+        if (e->steps[i].node == node)
+            return i;
+    return -1;
+}
+
+int exec_watch(Exec *e, const OpRef *t, int n)
+{
+    int *head = malloc((size_t)(e->nstep + 1) * sizeof *head), *next = malloc((size_t)(n + 1) * sizeof *next);
+    free(e->watch_head);
+    free(e->watch_next);
+    e->watch_head = head;
+    e->watch_next = next;
+    if (!head || !next)
+        return err_set(ERR_NOMEM, "executor: out of memory");
+    for (int i = 0; i < e->nstep; i++)
+        head[i] = -1;
+    for (int i = n - 1; i >= 0; i--) {
+        int k = step_of(e, t[i]);
+        if (k < 0)
+            return err_set(ERR_NOTFOUND, "executor: no op gives tensor %d", (int)t[i]);
+        next[i] = head[k];
+        head[k] = i;
+    }
+    return 0;
+}
+
+static int run_step(Exec *e, int i)
+{
+    const OpCall *c = &e->steps[i].call;
+    double t0 = e->profile ? now() : 0;
+    TRY_CTX(e->be->op[c->kind].run(e->be, c), "op %s (node %d)", op_name(c->kind), e->steps[i].node);
+    if (!e->profile)
+        return 0;
+    if (e->be->sync)
+        TRY(e->be->sync(e->be));
+    e->seconds[c->kind] += now() - t0;
+    e->calls[c->kind]++;
+    e->flops[c->kind] += graph_node_flops(e->g, e->steps[i].node);
+    return 0;
+}
+
 int exec_run(Exec *e)
 {
     return exec_run_to(e, OP_NONE);
@@ -258,18 +310,20 @@ int exec_run_to(Exec *e, OpRef t)
 {
     TRY(exec_prepare(e));
     for (int i = 0; i < e->nstep; i++) {
-        const OpCall *c = &e->steps[i].call;
-        double t0 = e->profile ? now() : 0;
-        TRY_CTX(e->be->op[c->kind].run(e->be, c), "op %s (node %d)", op_name(c->kind), e->steps[i].node);
-        if (e->profile) {
-            if (e->be->sync)
-                TRY(e->be->sync(e->be));
-            e->seconds[c->kind] += now() - t0;
-            e->calls[c->kind]++;
-            e->flops[c->kind] += graph_node_flops(e->g, e->steps[i].node);
-        }
+        TRY(run_step(e, i));
         if (t != OP_NONE && gives(e, &e->steps[i], t))
             break;
+    }
+    return e->be->sync ? e->be->sync(e->be) : 0;
+}
+
+int exec_run_watched(Exec *e, ExecDone done, void *ctx)
+{
+    TRY(exec_prepare(e));
+    for (int i = 0; i < e->nstep; i++) {
+        TRY(run_step(e, i));
+        for (int k = e->watch_head[i]; k >= 0; k = e->watch_next[k])
+            TRY(done(ctx, k));
     }
     return e->be->sync ? e->be->sync(e->be) : 0;
 }

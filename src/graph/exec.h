@@ -21,6 +21,11 @@ int exec_prepare(Exec *e);
 int exec_run(Exec *e);
 /* Only as far as the op that gives t: a loss without its gradients. */
 int exec_run_to(Exec *e, OpRef t);
+/* exec_run that says when tensors are there: `done` is called with the number i of each of t[n] once the op that gives it has been enqueued,
+ * in the order of the ops. Not OK from it ends the run. exec_watch copies t; call it again to change it. */
+typedef int (*ExecDone)(void *ctx, int i);
+int exec_watch(Exec *e, const OpRef *t, int n);
+int exec_run_watched(Exec *e, ExecDone done, void *ctx);
 /* Device pointer of an input, output or bound parameter; NULL when unknown. Valid for the executor's life. */
 void *exec_data(const Exec *e, OpRef t);
 /* Host <-> input/output, with the tensor's own dtype and size. */

@@ -7,6 +7,13 @@
 #include "comm/exact.h"
 #include "ops/train.h"
 
+/* Neighbouring slots whose sums over the ranks are one message. */
+typedef struct {
+    int first, count;   /* slots */
+    int64_t at, n;      /* values, with the padding between slots */
+    int missing;        /* gradients that the backward pass has not given yet */
+} Bucket;
+
 struct TrainDevice {
     Backend *be;
     TrainTask *task;
@@ -22,7 +29,10 @@ struct TrainDevice {
     int64_t *sum;
     void *array[TRAIN_ARRAYS];
     const float **grads;     /* device: [shapes][slots], addresses of gradients */
-    int64_t *stage;
+    TrainReduce *reduce;
+    Bucket *bucket;          /* from the last slots to the first, as the backward pass gives them */
+    int nbucket, *bucket_of; /* of each slot */
+    int begun;               /* buckets of this step whose sum over the ranks has begun */
     int adopted;             /* slots whose parameter lives here */
     int values_old, rest_old; /* of the host's copies */
 };
@@ -122,6 +132,35 @@ static int find_gradients(TrainDevice *d)
     return rc;
 }
 
+/* Parts of 8 MiB and more, at most 64. */
+static void make_buckets(TrainDevice *d)
+{
+    const TrainState *s = d->s;
+    const int64_t least = 1 << 20, least_here = s->n / 64 > least ? s->n / 64 : least;
+    int64_t end = s->n;
+    for (int i = s->count - 1, last = i; i >= 0; i--) {
+        d->bucket_of[i] = d->nbucket;
+        if (end - s->slot[i].offset < least_here && i > 0)
+            continue;
+        d->bucket[d->nbucket++] = (Bucket){i, last - i + 1, s->slot[i].offset, end - s->slot[i].offset, 0};
+        end = s->slot[i].offset;
+        last = i - 1;
+    }
+}
+
+/* With several ranks the executors say when gradients are there. */
+static int watch(TrainDevice *d)
+{
+    TrainTask *t = d->task;
+    if (t->comm->size == 1)
+        return 0;
+    if (!t->nshape)
+        return exec_watch(t->ex, t->grad, t->nwrt);
+    for (int k = 0; k < t->nshape; k++)
+        TRY(exec_watch(t->shape[k].ex, t->shape[k].grad, t->nwrt));
+    return 0;
+}
+
 static int view_of(const TrainDevice *d, int i, OpView *v)
 {
     const NnParam *p = nn_params_find(d->task->params, d->s->slot[i].name);
@@ -161,12 +200,16 @@ int train_device_create(TrainDevice **out, TrainTask *t, TrainState *s)
     d->left_out = malloc(n * sizeof *d->left_out);
     d->slot_small = malloc(n * sizeof *d->slot_small);
     d->slot_large = malloc(n * sizeof *d->slot_large);
-    d->stage = malloc(TRAIN_STAGE * sizeof *d->stage);
-    if (!d->rate || !d->some || !d->left_out || !d->slot_small || !d->slot_large || !d->stage)
+    d->bucket = malloc(n * sizeof *d->bucket);
+    d->bucket_of = malloc(n * sizeof *d->bucket_of);
+    if (!d->rate || !d->some || !d->left_out || !d->slot_small || !d->slot_large || !d->bucket || !d->bucket_of)
         return err_set(ERR_NOMEM, "training state: out of memory");
     TRY(make_arrays(d));
     TRY(make_tables(d));
     TRY(find_gradients(d));
+    make_buckets(d);
+    TRY(watch(d));
+    TRY(train_reduce_create(&d->reduce, d->be, t->comm, d->sum, s->n));
     TRY(adopt(d));
     return train_device_upload(d);
 }
@@ -179,6 +222,7 @@ void train_device_destroy(TrainDevice *d)
     while (d->adopted > 0)
         if (view_of(d, --d->adopted, &v) >= 0)
             d->be->drop(d->be, &v);
+    train_reduce_destroy(d->reduce);
     OptimTable *table[] = {d->all, d->small, d->large};
     for (int i = 0; i < 3; i++)
         d->be->train->table_destroy(d->be, table[i]);
@@ -194,7 +238,8 @@ void train_device_destroy(TrainDevice *d)
     free(d->left_out);
     free(d->slot_small);
     free(d->slot_large);
-    free(d->stage);
+    free(d->bucket);
+    free(d->bucket_of);
     free(d);
 }
 
@@ -243,14 +288,39 @@ int train_device_fetch(TrainDevice *d)
 
 int train_device_begin(TrainDevice *d)
 {
+    d->begun = 0;
+    for (int i = 0; i < d->nbucket; i++)
+        d->bucket[i].missing = d->bucket[i].count;
     return d->be->train->clear(d->be, d->sum, (size_t)d->s->n * sizeof *d->sum);
 }
 
-int train_device_add(TrainDevice *d, int last)
+static int add(TrainDevice *d, int first, int count, int64_t limit)
 {
     const TrainTask *t = d->task;
-    const float **grads = d->grads + (t->nshape ? (size_t)t->now * (size_t)t->nwrt : 0);
-    return d->be->train->exact_add(d->be, d->all, 0, d->s->count, grads, d->sum, last ? exact_limit(t->comm) : INT64_MAX);
+    const float *const *grads = d->grads + (t->nshape ? (size_t)t->now * (size_t)t->nwrt : 0);
+    return d->be->train->exact_add(d->be, d->all, first, count, grads, d->sum, limit);
+}
+
+/* A gradient of the last micro-batch is there. Sums over the ranks begin in the order of the buckets, whatever that of the gradients. */
+static int gradient_done(void *ctx, int slot)
+{
+    TrainDevice *d = ctx;
+    d->bucket[d->bucket_of[slot]].missing--;
+    for (; d->begun < d->nbucket && !d->bucket[d->begun].missing; d->begun++) {
+        const Bucket *b = &d->bucket[d->begun];
+        TRY(add(d, b->first, b->count, exact_limit(d->task->comm)));
+        TRY(train_reduce_begin(d->reduce, b->at, b->n));
+    }
+    return 0;
+}
+
+int train_device_run(TrainDevice *d, int last)
+{
+    TrainTask *t = d->task;
+    if (last && t->comm->size > 1)
+        return exec_run_watched(t->ex, gradient_done, d);
+    TRY(exec_run(t->ex));
+    return add(d, 0, d->s->count, last ? exact_limit(t->comm) : INT64_MAX);
 }
 
 int train_device_counts(TrainDevice *d, int64_t *left_out, int64_t *large, int64_t *first_slot)
@@ -267,7 +337,9 @@ int train_device_counts(TrainDevice *d, int64_t *left_out, int64_t *large, int64
 
 int train_device_sum(TrainDevice *d)
 {
-    return train_device_reduce(d->be, d->task->comm, d->sum, d->s->n, d->stage);
+    for (; d->begun < d->nbucket; d->begun++) /* a rank without a micro-batch */
+        TRY(train_reduce_begin(d->reduce, d->bucket[d->begun].at, d->bucket[d->begun].n));
+    return train_reduce_end(d->reduce);
 }
 
 int train_device_norm(TrainDevice *d, double *norm)

@@ -24,20 +24,28 @@ int train_device_fetch(TrainDevice *d);
 
 /* ---- a step ---- */
 int train_device_begin(TrainDevice *d);
-/* The gradients of the run that was made last. last: no other follows on this rank. */
-int train_device_add(TrainDevice *d, int last);
+/* Runs the task's graph and adds its gradients. last: no other follows on this rank in this step; then with several ranks the sums over
+ * them begin while the backward pass goes on. */
+int train_device_run(TrainDevice *d, int last);
 /* What was left out and what is too large (comm/exact.h), and the first slot with something left out. */
 int train_device_counts(TrainDevice *d, int64_t *left_out, int64_t *large, int64_t *first_slot);
-/* Sums over all ranks. Collective. */
+/* All sums over the ranks are there. Collective. */
 int train_device_sum(TrainDevice *d);
 /* Gradients as floats, and their norm. */
 int train_device_norm(TrainDevice *d, double *norm);
 /* One step of the optimizer with the gradients times grad_scale, then the running average with ema_rate. grad[n]: scratch on the host. */
 int train_device_step(TrainDevice *d, TrainOptimizer *o, float *grad, float grad_scale, float ema_rate);
 
-/* The one place where the gradients of all ranks meet. In place; x [n] is in the backend's memory; stage [TRAIN_STAGE]: the caller's, on the
- * host. Collective. */
-enum { TRAIN_STAGE = 1 << 20 };
-int train_device_reduce(Backend *be, Comm *c, int64_t *x, int64_t n, int64_t *stage);
+/* ---- the one place where the gradients of all ranks meet ---- */
+
+/* x [n] in the backend's memory is to become the sum over all ranks, part by part. Borrows all. */
+typedef struct TrainReduce TrainReduce;
+int train_reduce_create(TrainReduce **out, Backend *be, Comm *c, int64_t *x, int64_t n);
+void train_reduce_destroy(TrainReduce *r); /* NULL is fine */
+/* x[first .. first + count) will be this rank's final values once what is enqueued now is done. All ranks name the same parts in the same
+ * order, in every step all of x. Waits for nobody. */
+int train_reduce_begin(TrainReduce *r, int64_t first, int64_t count);
+/* Waits until all of x is summed. Collective. */
+int train_reduce_end(TrainReduce *r);
 
 #endif

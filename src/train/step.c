@@ -117,12 +117,10 @@ static int micro_batch(TrainStep *p, int64_t position, int last, int64_t *bad)
     TRY(t->fill(t, position));
     double filled = clock_now();
     p->seconds[TRAIN_PHASE_DATA] += filled - began;
-    TRY(exec_run(t->ex));
+    TRY(p->device ? train_device_run(p->device, last) : exec_run(t->ex));
     double ran = clock_now();
     p->seconds[TRAIN_PHASE_COMPUTE] += ran - filled;
-    if (p->device)
-        TRY(train_device_add(p->device, last));
-    else
+    if (!p->device)
         add_gradients(p, bad);
     TRY(exec_read_f32(t->ex, t->loss, p->loss, t->conf->micro_batch));
     for (int j = 0; j < t->conf->micro_batch; j++) {

@@ -1,4 +1,6 @@
 /* Training state on the device against the host's functions: the same bits, in every order of threads. */
+#include <omp.h>
+
 #include "cpu/harness.h"
 #include "comm/exact.h"
 #include "cuda/cuda.h"
@@ -400,6 +402,7 @@ static void test_cuda_optim__adopted_parameter(void **state)
 int main(void)
 {
     setenv("ATELIER_ISA", "base", 1); /* AdamW's portable form */
+    omp_set_num_threads(1);           /* ThreadSanitizer does not know libgomp's threads */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_optim__exact_add), cmocka_unit_test(test_cuda_optim__exact_to_float),
         cmocka_unit_test(test_cuda_optim__sumsq),     cmocka_unit_test(test_cuda_optim__adamw),
