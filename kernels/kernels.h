@@ -121,9 +121,9 @@ typedef struct {
 void kernel_exact_add(const KernelChunk *chunk, int64_t chunks, const float *const *grad, int64_t *sum, int64_t limit, uint64_t *left_out,
                       uint64_t *large, void *stream);
 void kernel_exact_to_float(float *out, const int64_t *sum, int64_t n, double scale, void *stream);
-/* Sums of squares of tiles of 4096 values; the total is their sum in order. */
-enum { KERNEL_SUMSQ_TILE = 4096 };
-void kernel_sumsq(const float *x, int64_t n, double *tile, void *stream);
+/* Sums over tiles of 4096 values of x^2, x y or |x|; the total is their sum in order. */
+enum { KERNEL_TILE = 4096, KERNEL_SUM_SQUARE = 0, KERNEL_SUM_PRODUCT, KERNEL_SUM_ABS };
+void kernel_tile_sums(int what, const float *x, const float *y, int64_t n, double *tile, void *stream);
 void kernel_adamw(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, float *p, float *m, float *v, const float *grad,
                   const KernelMoments *a, void *stream);
 /* map [512]: the signed and the unsigned dynamic map. */
@@ -133,6 +133,12 @@ void kernel_lion(const KernelChunk *chunk, int64_t chunks, const KernelRate *rat
                  const KernelMoments *a, void *stream);
 void kernel_schedulefree(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, float *p, float *z, float *v, const float *grad,
                          const KernelMoments *a, void *stream);
+/* Prodigy of one flat array: moments, then values (OptimProdigyStep of src/ops/optim.h). */
+typedef struct {
+    float scale, beta1, beta2, beta3, moment, square, weight, lr, decay, eps;
+} KernelProdigy;
+void kernel_prodigy_moments(float *m, float *v, float *s, const float *grad, int64_t n, const KernelProdigy *a, void *stream);
+void kernel_prodigy_values(float *p, const float *m, const float *v, int64_t n, const KernelProdigy *a, void *stream);
 /* average += rate (x - average) */
 void kernel_ema(float *average, const float *x, int64_t n, float rate, void *stream);
 

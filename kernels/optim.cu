@@ -89,19 +89,22 @@ __global__ void k_exact_to_float(float *out, const int64_t *sum, int64_t n, doub
     }
 }
 
-/* The 16 chains of cpu_optim_sumsq_tile, four in each of four lanes. Squares of floats are exact in double. */
-__global__ void k_sumsq(const float *x, int64_t n, double *tile, int64_t tiles)
+/* The 16 chains of cpu/optim.c's tiles, four in each of four lanes. Products of floats are exact in double. */
+template <int WHAT> __global__ void k_tile_sums(const float *x, const float *y, int64_t n, double *tile, int64_t tiles)
 {
     int64_t t = grid_first() / 4;
     int part = (int)threadIdx.x % 4;
-    int64_t first = t * KERNEL_SUMSQ_TILE, last = t < tiles ? min(first + KERNEL_SUMSQ_TILE, n) : first;
+    int64_t first = t * KERNEL_TILE, last = t < tiles ? min(first + KERNEL_TILE, n) : first;
     double s[4] = {0, 0, 0, 0};
 #pragma unroll 4
     for (int64_t i = first + part * 4; i < last; i += 16) {
-        float v[4];
-        load4(v, x + i, last - i < 4 ? (int)(last - i) : 4);
+        int here = last - i < 4 ? (int)(last - i) : 4;
+        float v[4], w[4];
+        load4(v, x + i, here);
+        if constexpr (WHAT == KERNEL_SUM_PRODUCT)
+            load4(w, y + i, here);
         for (int k = 0; k < 4; k++)
-            s[k] += (double)v[k] * (double)v[k];
+            s[k] += WHAT == KERNEL_SUM_ABS ? (double)fabsf(v[k]) : (double)v[k] * (double)(WHAT == KERNEL_SUM_PRODUCT ? w[k] : v[k]);
     }
     for (int k = 0; k < 4; k++) {
         s[k] += warp_xor(s[k], 2);
@@ -290,6 +293,41 @@ __global__ void k_schedulefree(const KernelChunk *chunk, const KernelRate *rate,
     }
 }
 
+__global__ void k_prodigy_moments(float *m, float *v, float *s, const float *grad, int64_t n, KernelProdigy a)
+{
+    for (int64_t i = grid_first() * WIDTH; i < n; i += grid_step() * WIDTH) {
+        int here = n - i < 4 ? (int)(n - i) : 4;
+        float g[4], x[4], y[4], z[4];
+        load4(g, grad + i, here);
+        load4(x, m + i, here);
+        load4(y, v + i, here);
+        load4(z, s + i, here);
+        for (int k = 0; k < 4; k++) {
+            g[k] = mul_rn(g[k], a.scale);
+            x[k] = moment(x[k], a.beta1, a.moment, g[k]);
+            y[k] = moment(y[k], a.beta2, a.square, mul_rn(g[k], g[k]));
+            z[k] = moment(z[k], a.beta3, a.weight, g[k]);
+        }
+        store4(m + i, x, here);
+        store4(v + i, y, here);
+        store4(s + i, z, here);
+    }
+}
+
+__global__ void k_prodigy_values(float *p, const float *m, const float *v, int64_t n, KernelProdigy a)
+{
+    for (int64_t i = grid_first() * WIDTH; i < n; i += grid_step() * WIDTH) {
+        int here = n - i < 4 ? (int)(n - i) : 4;
+        float w[4], x[4], y[4];
+        load4(x, m + i, here);
+        load4(y, v + i, here);
+        load4(w, p + i, here);
+        for (int k = 0; k < 4; k++)
+            w[k] = add_rn(mul_rn(w[k], a.decay), -mul_rn(a.lr, x[k] / add_rn(sqrtf(y[k]), a.eps)));
+        store4(p + i, w, here);
+    }
+}
+
 struct Follow {
     float rate;
     __device__ __forceinline__ float operator()(float average, float x) const { return add_rn(average, mul_rn(rate, add_rn(x, -average))); }
@@ -308,10 +346,16 @@ void kernel_exact_to_float(float *out, const int64_t *sum, int64_t n, double sca
     LAUNCH(k_exact_to_float, grid_for(ceil_div(n, WIDTH)), GRID_BLOCK, 0, stream, out, sum, n, scale);
 }
 
-void kernel_sumsq(const float *x, int64_t n, double *tile, void *stream)
+void kernel_tile_sums(int what, const float *x, const float *y, int64_t n, double *tile, void *stream)
 {
-    int64_t tiles = ceil_div(n, KERNEL_SUMSQ_TILE);
-    LAUNCH(k_sumsq, (unsigned)ceil_div(tiles * 4, BLOCK), BLOCK, 0, stream, x, n, tile, tiles);
+    int64_t tiles = ceil_div(n, KERNEL_TILE);
+    unsigned grid = (unsigned)ceil_div(tiles * 4, BLOCK);
+    if (what == KERNEL_SUM_SQUARE)
+        LAUNCH(k_tile_sums<KERNEL_SUM_SQUARE>, grid, BLOCK, 0, stream, x, y, n, tile, tiles);
+    else if (what == KERNEL_SUM_PRODUCT)
+        LAUNCH(k_tile_sums<KERNEL_SUM_PRODUCT>, grid, BLOCK, 0, stream, x, y, n, tile, tiles);
+    else
+        LAUNCH(k_tile_sums<KERNEL_SUM_ABS>, grid, BLOCK, 0, stream, x, y, n, tile, tiles);
 }
 
 void kernel_adamw(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, float *p, float *m, float *v, const float *grad,
@@ -340,6 +384,18 @@ void kernel_schedulefree(const KernelChunk *chunk, int64_t chunks, const KernelR
 {
     KernelMoments by_value = *a;
     LAUNCH(k_schedulefree, (unsigned)chunks, BLOCK, 0, stream, chunk, rate, p, z, v, grad, by_value);
+}
+
+void kernel_prodigy_moments(float *m, float *v, float *s, const float *grad, int64_t n, const KernelProdigy *a, void *stream)
+{
+    KernelProdigy by_value = *a;
+    LAUNCH(k_prodigy_moments, grid_for(ceil_div(n, WIDTH)), GRID_BLOCK, 0, stream, m, v, s, grad, n, by_value);
+}
+
+void kernel_prodigy_values(float *p, const float *m, const float *v, int64_t n, const KernelProdigy *a, void *stream)
+{
+    KernelProdigy by_value = *a;
+    LAUNCH(k_prodigy_values, grid_for(ceil_div(n, WIDTH)), GRID_BLOCK, 0, stream, p, m, v, n, by_value);
 }
 
 void kernel_ema(float *average, const float *x, int64_t n, float rate, void *stream)

@@ -45,10 +45,13 @@ static void dot_task(void *p, int64_t task, int thread)
     (void)thread;
     const SumsqArg *a = p;
     int64_t at = task * SUMSQ_TILE, end = a->n - at < SUMSQ_TILE ? a->n : at + SUMSQ_TILE;
-    double s = 0;
+    double s[16] = {0};
     for (int64_t i = at; i < end; i++)
-        s += a->y ? (double)a->x[i] * (double)a->y[i] : fabs((double)a->x[i]);
-    a->sum[task] = s;
+        s[i % 16] += a->y ? (double)a->x[i] * (double)a->y[i] : fabs((double)a->x[i]);
+    for (int w = 8; w > 0; w /= 2)
+        for (int k = 0; k < w; k++)
+            s[k] += s[k + w];
+    a->sum[task] = s[0];
 }
 
 /* Batches of tiles, so that the partial sums need no allocation. */

@@ -15,9 +15,8 @@ static Backend team(void)
 typedef struct {
     float *p, *m, *z, *v, *out;
     const float *grad, *y, *end;
-    float *s;
-    float beta1, beta2, beta3, eps, scale, decay, lr;
-    float moment, square, denominator, weight, pull;
+    float beta1, beta2, eps, scale, decay, lr;
+    float denominator, weight, pull;
 } Flat;
 
 static void lion_flat(void *ctx, int64_t begin, int64_t end)
@@ -41,57 +40,71 @@ void cpu_optim_lion(float *p, float *m, const float *grad, int64_t n, const Opti
 
 /* ---- Prodigy ---- */
 
-static void prodigy_moments(void *ctx, int64_t begin, int64_t end)
-{
-    const Flat *a = ctx;
-    for (int64_t i = begin; i < end; i++) {
-        float g = a->grad[i] * a->scale;
-        a->m[i] = a->m[i] * a->beta1 + a->moment * g;
-        a->v[i] = a->v[i] * a->beta2 + a->square * (g * g);
-        a->s[i] = a->s[i] * a->beta3 + a->weight * g;
-    }
-}
-
-static void prodigy_update(void *ctx, int64_t begin, int64_t end)
-{
-    const Flat *a = ctx;
-    for (int64_t i = begin; i < end; i++)
-        a->p[i] = a->p[i] * a->decay - a->lr * (a->m[i] / (sqrtf(a->v[i]) + a->eps));
-}
-
-void cpu_optim_prodigy(float *p, const float *p0, float *s, float *m, float *v, const float *grad, int64_t n, const OptimAdamw *o,
-                       OptimProdigy *d)
+void optim_prodigy_begin(OptimProdigyStep *s, const OptimAdamw *o, const OptimProdigy *d, double dot_p0, double dot_p)
 {
     double b1 = (double)o->beta1, b2 = (double)o->beta2, b3 = sqrt(b2), t = (double)o->step;
     double correction = d->bias_correction ? sqrt(1 - pow(b2, t)) / (1 - pow(b1, t)) : 1;
     double dlr = d->d * (double)o->lr * correction, pull = d->d / d->d0 * dlr;
-    double delta = (double)o->grad_scale * (cpu_optim_dot(grad, p0, n) - cpu_optim_dot(grad, p, n));
-    double numerator = d->numerator * b3 + pull * delta;
-    Flat a = {.p = p, .m = m, .v = v, .s = s, .grad = grad, .scale = o->grad_scale};
-    a.beta1 = o->beta1;
-    a.beta2 = o->beta2;
-    a.beta3 = (float)b3;
-    a.moment = (float)(d->d * (1 - b1));
-    a.square = (float)(d->d * d->d * (1 - b2));
-    a.weight = (float)(d->safeguard_warmup ? d->d / d->d0 * d->d : pull);
-    Backend be = team();
-    cpu_parallel_flat(&be, n, 28, prodigy_moments, &a);
-    double denominator = cpu_optim_sumabs(s, n);
-    if (!(denominator > 0))
-        return;
+    *s = (OptimProdigyStep){.scale = o->grad_scale, .beta1 = o->beta1, .beta2 = o->beta2, .beta3 = (float)b3, .rate = dlr};
+    s->numerator = d->numerator * b3 + pull * ((double)o->grad_scale * (dot_p0 - dot_p));
+    s->moment = (float)(d->d * (1 - b1));
+    s->square = (float)(d->d * d->d * (1 - b2));
+    s->weight = (float)(d->safeguard_warmup ? d->d / d->d0 * d->d : pull);
+}
+
+int optim_prodigy_adapt(OptimProdigyStep *s, const OptimAdamw *o, OptimProdigy *d, double sumabs)
+{
+    if (!(sumabs > 0))
+        return 0;
     if (o->lr > 0) {
-        double hat = d->d_coef * numerator / denominator;
+        double hat = d->d_coef * s->numerator / sumabs;
         if (d->d == d->d0 && hat > d->d)
             d->d = hat;
         if (hat > d->d_max)
             d->d_max = hat;
         d->d = d->growth > 0 && d->d * d->growth < d->d_max ? d->d * d->growth : d->d_max;
     }
-    d->numerator = numerator;
-    a.lr = (float)dlr;
-    a.decay = (float)(1 - (double)o->weight_decay * dlr);
-    a.eps = (float)(d->d * (double)o->eps);
-    cpu_parallel_flat(&be, n, 16, prodigy_update, &a);
+    d->numerator = s->numerator;
+    s->lr = (float)s->rate;
+    s->decay = (float)(1 - (double)o->weight_decay * s->rate);
+    s->eps = (float)(d->d * (double)o->eps);
+    return 1;
+}
+
+typedef struct {
+    float *p, *m, *v, *s;
+    const float *grad;
+    OptimProdigyStep step;
+} Prodigy;
+
+static void prodigy_moments(void *ctx, int64_t begin, int64_t end)
+{
+    const Prodigy *a = ctx;
+    const OptimProdigyStep *k = &a->step;
+    for (int64_t i = begin; i < end; i++) {
+        float g = a->grad[i] * k->scale;
+        a->m[i] = a->m[i] * k->beta1 + k->moment * g;
+        a->v[i] = a->v[i] * k->beta2 + k->square * (g * g);
+        a->s[i] = a->s[i] * k->beta3 + k->weight * g;
+    }
+}
+
+static void prodigy_update(void *ctx, int64_t begin, int64_t end)
+{
+    const Prodigy *a = ctx;
+    for (int64_t i = begin; i < end; i++)
+        a->p[i] = a->p[i] * a->step.decay - a->step.lr * (a->m[i] / (sqrtf(a->v[i]) + a->step.eps));
+}
+
+void cpu_optim_prodigy(float *p, const float *p0, float *s, float *m, float *v, const float *grad, int64_t n, const OptimAdamw *o,
+                       OptimProdigy *d)
+{
+    Prodigy a = {.p = p, .m = m, .v = v, .s = s, .grad = grad};
+    Backend be = team();
+    optim_prodigy_begin(&a.step, o, d, cpu_optim_dot(grad, p0, n), cpu_optim_dot(grad, p, n));
+    cpu_parallel_flat(&be, n, 28, prodigy_moments, &a);
+    if (optim_prodigy_adapt(&a.step, o, d, cpu_optim_sumabs(s, n)))
+        cpu_parallel_flat(&be, n, 16, prodigy_update, &a);
 }
 
 /* ---- schedule-free ---- */

@@ -88,7 +88,7 @@ static int table_fill(Backend *be, OptimTable *t, const OptimSlot *slot)
         t->first[i + 1] = t->first[i] + chunks_of(slot[i].count);
         t->end = slot[i].at + slot[i].count > t->end ? slot[i].at + slot[i].count : t->end;
     }
-    size_t tiles = (size_t)(t->end / KERNEL_SUMSQ_TILE + 2); /* the padding after the last tensor may be asked for too */
+    size_t tiles = (size_t)(t->end / KERNEL_TILE + 2); /* the padding after the last tensor may be asked for too */
     t->tile_host = malloc(tiles * sizeof *t->tile_host);
     if (!t->tile_host)
         return err_set(ERR_NOMEM, "training state: out of memory");
@@ -143,20 +143,46 @@ static int to_float(Backend *be, float *out, const int64_t *sum, int64_t n, doub
 }
 
 /* The tiles are added on the host: in order, as there. */
-static int sumsq(Backend *be, OptimTable *t, const float *x, int64_t n, double *out)
+static int tile_sums(Backend *be, OptimTable *t, int what, const float *x, const float *y, int64_t n, double *out)
 {
-    int64_t tiles = (n + KERNEL_SUMSQ_TILE - 1) / KERNEL_SUMSQ_TILE;
+    int64_t tiles = (n + KERNEL_TILE - 1) / KERNEL_TILE;
     *out = 0;
     if (!n)
         return 0;
-    if (n > t->end + KERNEL_SUMSQ_TILE)
-        return err_set(ERR_RANGE, "sum of squares of %lld values: the tensors have %lld", (long long)n, (long long)t->end);
-    kernel_sumsq(x, n, t->tile, cuda_state(be)->stream);
-    TRY(launched("sum of squares"));
+    if (n > t->end + KERNEL_TILE)
+        return err_set(ERR_RANGE, "sums of %lld values: the tensors have %lld", (long long)n, (long long)t->end);
+    kernel_tile_sums(what, x, y, n, t->tile, cuda_state(be)->stream);
+    TRY(launched("sums of tiles"));
     TRY(be->download(be, t->tile_host, t->tile, (size_t)tiles * sizeof *t->tile));
     for (int64_t i = 0; i < tiles; i++)
         *out += t->tile_host[i];
     return 0;
+}
+
+static int sumsq(Backend *be, OptimTable *t, const float *x, int64_t n, double *out)
+{
+    return tile_sums(be, t, KERNEL_SUM_SQUARE, x, NULL, n, out);
+}
+
+static int prodigy(Backend *be, OptimTable *t, const OptimFlat *f, int64_t n, const OptimAdamw *o, OptimProdigy *d)
+{
+    OptimProdigyStep s;
+    double dot_p0, dot_p, sumabs;
+    void *stream = cuda_state(be)->stream;
+    TRY(tile_sums(be, t, KERNEL_SUM_PRODUCT, f->grad, f->p0, n, &dot_p0));
+    TRY(tile_sums(be, t, KERNEL_SUM_PRODUCT, f->grad, f->p, n, &dot_p));
+    optim_prodigy_begin(&s, o, d, dot_p0, dot_p);
+    KernelProdigy k = {s.scale, s.beta1, s.beta2, s.beta3, s.moment, s.square, s.weight, 0, 0, 0};
+    kernel_prodigy_moments(f->m, f->v, f->s, f->grad, n, &k, stream);
+    TRY(launched("optimizer"));
+    TRY(tile_sums(be, t, KERNEL_SUM_ABS, f->s, NULL, n, &sumabs));
+    if (!optim_prodigy_adapt(&s, o, d, sumabs))
+        return 0;
+    k.lr = s.lr;
+    k.decay = s.decay;
+    k.eps = s.eps;
+    kernel_prodigy_values(f->p, f->m, f->v, n, &k, stream);
+    return launched("optimizer");
 }
 
 /* As in cpu/optim*.c, where each is used. */
@@ -255,6 +281,6 @@ static int noise(Backend *be, const NoiseStep *n)
 
 void cuda_train_register(Backend *be)
 {
-    static const BackendTrain train = {cuda_mirror_adopt, clear, table_create, table_destroy, add, counts, to_float, sumsq, step, ema, noise};
+    static const BackendTrain train = {cuda_mirror_adopt, clear, table_create, table_destroy, add, counts, to_float, sumsq, step, prodigy, ema, noise};
     be->train = &train;
 }

@@ -19,7 +19,7 @@ typedef struct {
 void cpu_optim_adamw(float *p, float *m, float *v, const float *grad, int64_t n, const OptimAdamw *o);
 /* Sum of squares in double, fixed tiles of 4096 elements summed in order. */
 double cpu_optim_sumsq(const float *x, int64_t n);
-/* Sum of x y and of |x| in double, in the same tiles. */
+/* Sum of x y and of |x| in double, in the same tiles and order. */
 double cpu_optim_dot(const float *x, const float *y, int64_t n);
 double cpu_optim_sumabs(const float *x, int64_t n);
 
@@ -62,6 +62,16 @@ typedef struct {
  * gradient yet), p and d stay. */
 void cpu_optim_prodigy(float *p, const float *p0, float *s, float *m, float *v, const float *grad, int64_t n, const OptimAdamw *o,
                        OptimProdigy *d);
+
+/* Its parts, for a device: before the moments change, with grad.p0 and grad.p; before p changes, with the sum of |s|. adapt returns 0 when p
+ * and d stay. m = m beta1 + moment g; v = v beta2 + square g^2; s = s beta3 + weight g; p = p decay - lr m / (sqrt(v) + eps). */
+typedef struct {
+    float scale, beta1, beta2, beta3, moment, square, weight; /* g = grad * scale */
+    float lr, decay, eps;
+    double numerator, rate;
+} OptimProdigyStep;
+void optim_prodigy_begin(OptimProdigyStep *s, const OptimAdamw *o, const OptimProdigy *d, double dot_p0, double dot_p);
+int optim_prodigy_adapt(OptimProdigyStep *s, const OptimAdamw *o, OptimProdigy *d, double sumabs);
 
 /* ---- Schedule-free AdamW (Defazio et al., arXiv:2405.15682, algorithm 1; schedulefree.AdamWScheduleFree) ----
  * p holds y while training. weight: c_{t+1}, see optim_schedulefree_weight. z starts as a copy of p, v as zero. */

@@ -36,6 +36,11 @@ typedef struct {
     float weight;         /* OPTIM_SCHEDULEFREE */
 } OptimStep;
 
+typedef struct {
+    float *p, *s, *m, *v;
+    const float *p0, *grad;
+} OptimFlat;
+
 /* How one sample of a diffusion step is noised (train/noise.h): x_t = a x_0 + s (noise + gamma extra); strength: of the noise's offset. */
 typedef struct {
     RngKey latent, noise, offset, extra;
@@ -71,6 +76,8 @@ struct BackendTrain {
     /* cpu_optim_sumsq of the first n values of the flat arrays of t. */
     int (*sumsq)(Backend *be, OptimTable *t, const float *x, int64_t n, double *out);
     int (*step)(Backend *be, OptimTable *t, const OptimStep *s);
+    /* cpu_optim_prodigy of the first n values of the flat arrays of t. */
+    int (*prodigy)(Backend *be, OptimTable *t, const OptimFlat *f, int64_t n, const OptimAdamw *o, OptimProdigy *d);
     /* average += rate (x - average) */
     int (*ema)(Backend *be, float *average, const float *x, int64_t n, float rate);
     /* x and target of a micro-batch. */

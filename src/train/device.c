@@ -194,7 +194,7 @@ int train_device_create(TrainDevice **out, TrainTask *t, TrainState *s)
     d->be = t->be;
     d->task = t;
     d->s = s;
-    d->hosted = name == TRAIN_ADAFACTOR || name == TRAIN_PRODIGY;
+    d->hosted = name == TRAIN_ADAFACTOR;
     d->rate = malloc(n * sizeof *d->rate);
     d->some = malloc(n * sizeof *d->some);
     d->left_out = malloc(n * sizeof *d->left_out);
@@ -362,10 +362,21 @@ static int step_part(TrainDevice *d, OptimTable *table, OptimStep *step, const i
     return d->be->train->step(d->be, table, step);
 }
 
+static int step_prodigy(TrainDevice *d, TrainOptimizer *o, const OptimAdamw *a)
+{
+    OptimProdigy estimate = train_optimizer_prodigy(o, d->s);
+    const OptimFlat f = {d->param, d->array[2], d->array[0], d->array[1], d->array[3], d->grad};
+    TRY(d->be->train->prodigy(d->be, d->all, &f, d->s->n, a, &estimate));
+    train_optimizer_keep_prodigy(d->s, &estimate);
+    return 0;
+}
+
 static int step_here(TrainDevice *d, TrainOptimizer *o, float grad_scale)
 {
     OptimStep step = {.kind = OPTIM_ADAMW};
     train_optimizer_terms(o, d->s, grad_scale, &step.a, &step.weight);
+    if (d->task->conf->optimizer.name == TRAIN_PRODIGY)
+        return step_prodigy(d, o, &step.a);
     train_optimizer_rates(o, d->s, d->rate);
     if (d->small) {
         TRY(step_part(d, d->small, &step, d->slot_small, d->nsmall, 0));

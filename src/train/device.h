@@ -1,6 +1,6 @@
 /* The training state in a device's memory: between checkpoints nothing of it is on the host. Trained values are where the graph reads them
- * (BackendTrain.adopt), gradients are added and the optimizer runs there. Adafactor and Prodigy run on the host: their gradients come
- * down and the new values go up in every step. */
+ * (BackendTrain.adopt), gradients are added and the optimizer runs there. Adafactor runs on the host: gradients come down and the
+ * new values go up in every step. */
 #ifndef TRAIN_DEVICE_H
 #define TRAIN_DEVICE_H
 

@@ -171,14 +171,24 @@ static void step_adafactor(const TrainOptimizer *o, const TrainState *s, int slo
                         o->scratch, &t->shape, &x);
 }
 
-static void step_prodigy(const TrainOptimizer *o, TrainState *s, const float *grad, const OptimAdamw *a)
+OptimProdigy train_optimizer_prodigy(const TrainOptimizer *o, const TrainState *s)
 {
     const TrainProdigyConf *p = &o->c->optimizer.prodigy;
-    OptimProdigy d = {s->number[0], s->number[1], s->number[2], p->d0, p->d_coef, p->growth_rate, p->bias_correction, p->safeguard_warmup};
+    return (OptimProdigy){s->number[0], s->number[1], s->number[2], p->d0, p->d_coef, p->growth_rate, p->bias_correction, p->safeguard_warmup};
+}
+
+void train_optimizer_keep_prodigy(TrainState *s, const OptimProdigy *d)
+{
+    s->number[0] = d->d;
+    s->number[1] = d->d_max;
+    s->number[2] = d->numerator;
+}
+
+static void step_prodigy(const TrainOptimizer *o, TrainState *s, const float *grad, const OptimAdamw *a)
+{
+    OptimProdigy d = train_optimizer_prodigy(o, s);
     cpu_optim_prodigy(s->param, s->array[3].data, s->array[2].data, s->array[0].data, s->array[1].data, grad, s->n, a, &d);
-    s->number[0] = d.d;
-    s->number[1] = d.d_max;
-    s->number[2] = d.numerator;
+    train_optimizer_keep_prodigy(s, &d);
 }
 
 /* One average for all: its weights follow from the main rate. */
@@ -218,6 +228,10 @@ void train_optimizer_terms(const TrainOptimizer *o, TrainState *s, float grad_sc
     const TrainOptimConf *c = &o->c->optimizer;
     *a = (OptimAdamw){.beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps, .step = s->step + 1 - s->skipped, .grad_scale = grad_scale};
     *weight = c->name == TRAIN_SCHEDULEFREE ? free_weight(o, s, a->step) : 0;
+    if (c->name == TRAIN_PRODIGY) { /* one rate for all */
+        a->lr = train_conf_lr(o->c, s->step);
+        a->weight_decay = c->weight_decay;
+    }
 }
 
 void train_optimizer_rates(const TrainOptimizer *o, const TrainState *s, OptimRate *rate)
@@ -236,8 +250,6 @@ void train_optimizer_step(TrainOptimizer *o, TrainState *s, const float *grad, f
     float weight;
     train_optimizer_terms(o, s, grad_scale, &a, &weight);
     if (o->c->optimizer.name == TRAIN_PRODIGY) {
-        a.lr = train_conf_lr(o->c, s->step);
-        a.weight_decay = o->c->optimizer.weight_decay;
         step_prodigy(o, s, grad, &a);
         return;
     }

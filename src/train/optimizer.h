@@ -29,8 +29,12 @@ int train_optimizer_init(TrainOptimizer *o, const TrainConf *c, TrainState *s);
 void train_optimizer_deinit(TrainOptimizer *o);
 /* The step number s->step + 1 (skipped ones do not count): changes param and the arrays, not ema. */
 void train_optimizer_step(TrainOptimizer *o, TrainState *s, const float *grad, float grad_scale);
-/* Of that step: what all slots share (weight: schedulefree's; changes its numbers, so once per step), and the rates of each. */
+/* Of that step: what all slots share (weight: schedulefree's; changes its numbers, so once per step; lr and weight_decay: Prodigy's), and
+ * the rates of each. */
 void train_optimizer_terms(const TrainOptimizer *o, TrainState *s, float grad_scale, OptimAdamw *a, float *weight);
+/* Prodigy's estimates, from the state's numbers and back. */
+OptimProdigy train_optimizer_prodigy(const TrainOptimizer *o, const TrainState *s);
+void train_optimizer_keep_prodigy(TrainState *s, const OptimProdigy *d);
 void train_optimizer_rates(const TrainOptimizer *o, const TrainState *s, OptimRate *rate);
 /* ema += rate (param - ema), where there is one. */
 void train_optimizer_average(TrainState *s, float rate);

@@ -286,6 +286,50 @@ static void test_cuda_optim__schedulefree(void **state)
     check_kind(OPTIM_SCHEDULEFREE);
 }
 
+/* Steps with and without a gradient, the first of all without: nothing is known of the size of steps then. */
+static void check_prodigy(int safeguard)
+{
+    static Values host;
+    static float p0[PLACES], got[PLACES];
+    OptimSlot slot[TENSORS];
+    OptimTable *t;
+    int64_t n = make_slots(slot);
+    must(cuda->train->table_create(cuda, &t, slot, TENSORS));
+    EACH_ORDER(o) {
+        memset(&host, 0, sizeof host);
+        draw(host.p, 4, 1);
+        memcpy(p0, host.p, sizeof p0);
+        OptimFlat f = {up(p0, sizeof p0), up(host.top[0], sizeof got), up(host.array[0], sizeof got), up(host.array[1], sizeof got), up(p0, sizeof p0), NULL};
+        OptimProdigy want = {1e-6, 1e-6, 0, 1e-6, 1, 2, 1, safeguard}, have = want;
+        OptimAdamw a = {.lr = 1, .weight_decay = 1e-4f, .beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f, .grad_scale = 0.7f};
+        for (a.step = 1; a.step <= 12; a.step++) {
+            draw(host.grad, 6, a.step > 1 ? 0.1 : 0); /* always the same way: d grows */
+            cpu_optim_prodigy(host.p, p0, host.top[0], host.array[0], host.array[1], host.grad, n, &a, &want);
+            float *grad = up(host.grad, sizeof host.grad);
+            f.grad = grad;
+            must(cuda->train->prodigy(cuda, t, &f, n, &a, &have));
+            cuda->free(cuda, grad, 0);
+            same_bits(&have, &want, 3, sizeof(double), "estimates");
+        }
+        assert_true(have.d > have.d0);
+        float *device[] = {f.p, f.s, f.m, f.v};
+        const float *values[] = {host.p, host.top[0], host.array[0], host.array[1]};
+        for (int k = 0; k < 4; k++) {
+            down(got, device[k], sizeof got);
+            same_bits(got, values[k], n, sizeof *got, "Prodigy");
+        }
+        cuda->free(cuda, (void *)(uintptr_t)f.p0, 0);
+    }
+    cuda->train->table_destroy(cuda, t);
+}
+
+static void test_cuda_optim__prodigy(void **state)
+{
+    (void)state;
+    check_prodigy(0);
+    check_prodigy(1);
+}
+
 static void test_cuda_optim__ema(void **state)
 {
     (void)state;
@@ -408,6 +452,7 @@ int main(void)
         cmocka_unit_test(test_cuda_optim__sumsq),     cmocka_unit_test(test_cuda_optim__adamw),
         cmocka_unit_test(test_cuda_optim__adamw8),    cmocka_unit_test(test_cuda_optim__lion),
         cmocka_unit_test(test_cuda_optim__schedulefree), cmocka_unit_test(test_cuda_optim__ema),
+        cmocka_unit_test(test_cuda_optim__prodigy),
         cmocka_unit_test(test_cuda_optim__noise),     cmocka_unit_test(test_cuda_optim__noise_on_the_host),
         cmocka_unit_test(test_cuda_optim__adopted_parameter),
     };
