@@ -300,8 +300,8 @@ static void check_prodigy(int safeguard)
         draw(host.p, 4, 1);
         memcpy(p0, host.p, sizeof p0);
         OptimFlat f = {up(p0, sizeof p0), up(host.top[0], sizeof got), up(host.array[0], sizeof got), up(host.array[1], sizeof got), up(p0, sizeof p0), NULL};
-        OptimProdigy want = {1e-6, 1e-6, 0, 1e-6, 1, 2, 1, safeguard}, have = want;
-        OptimAdamw a = {.lr = 1, .weight_decay = 1e-4f, .beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f, .grad_scale = 0.7f};
+        OptimProdigy want = {1e-3, 1e-3, 0, 1e-3, 1, 2, 1, safeguard}, have = want;
+        OptimAdamw a = {.lr = 1, .weight_decay = 1e-3f, .beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f, .grad_scale = 0.7f};
         for (a.step = 1; a.step <= 12; a.step++) {
             draw(host.grad, 6, a.step > 1 ? 0.1 : 0); /* always the same way: d grows */
             cpu_optim_prodigy(host.p, p0, host.top[0], host.array[0], host.array[1], host.grad, n, &a, &want);
