@@ -163,7 +163,7 @@ static int bench_net(const Args *a, Net *n, double peak)
     nn_pop(&nn, mark);
     nn_deinit(&nn);
     graph_output(n->g, out, "out");
-    TRY(graph_optimize(n->g));
+    TRY(graph_optimize(n->g, n->be));
     TRY(plan_create(&n->plan, n->g, n->be));
     TRY(nn_params_create(&n->params));
     TRY(pipeline_load(n->pipe, n->params, n->g));

@@ -8,10 +8,12 @@
 
 namespace {
 
-/* From an output pixel and a tap to a source pixel: (o * mul + base + sign * tap) / div where it divides. */
+/* From an output pixel and a tap to a pixel of the h x w image: (o * mul + base + sign * tap) / div where it divides; and from there to
+ * the source's, from_h x from_w: floor(y * from_h / h), a shift where the sizes are powers of two apart. */
 struct Gather {
     int64_t rows;              /* n * oh * ow */
     int h, w, c, oh, ow, kw, taps, mul, base_y, base_x, sign, div, out;
+    int from_h, from_w, shift; /* shift < 0: divide */
 };
 
 __device__ __forceinline__ int64_t gather_at(const Gather &g, int n, int oy, int ox, int tap)
@@ -25,7 +27,14 @@ __device__ __forceinline__ int64_t gather_at(const Gather &g, int n, int oy, int
     }
     if (y < 0 || y >= g.h || x < 0 || x >= g.w)
         return -1;
-    return (((int64_t)n * g.h + y) * g.w + x) * g.c;
+    if (g.shift >= 0) {
+        y >>= g.shift;
+        x >>= g.shift;
+    } else {
+        y = (int)((uint32_t)(y * g.from_h) / (uint32_t)g.h);
+        x = (int)((uint32_t)(x * g.from_w) / (uint32_t)g.w);
+    }
+    return (((int64_t)n * g.from_h + y) * g.from_w + x) * g.c;
 }
 
 enum { BM = 128, BN = 64, BK = 32, STAGES = 3, THREADS = 256, LD = BK + 8, PIXEL_LD = BM };
@@ -273,14 +282,19 @@ template <typename T> __global__ void k_conv_bwd_w_sum(const float *part, T *dw,
 Gather forward_gather(const KernelConv *c)
 {
     Gather g = {c->n * c->oh * c->ow, (int)c->h, (int)c->w, (int)c->ci, (int)c->oh, (int)c->ow, c->kw, c->kh * c->kw,
-                c->stride, -c->pad_top, -c->pad_left, 1, 1, (int)c->co};
+                c->stride, -c->pad_top, -c->pad_left, 1, 1, (int)c->co, (int)(c->from_h ? c->from_h : c->h),
+                (int)(c->from_w ? c->from_w : c->w), 0};
+    while (g.shift < 15 && (g.from_h << g.shift < g.h || g.from_w << g.shift < g.w))
+        g.shift++;
+    if (g.from_h << g.shift != g.h || g.from_w << g.shift != g.w)
+        g.shift = -1;
     return g;
 }
 
 Gather backward_gather(const KernelConv *c)
 {
     Gather g = {c->n * c->h * c->w, (int)c->oh, (int)c->ow, (int)c->co, (int)c->h, (int)c->w, c->kw, c->kh * c->kw,
-                1, c->pad_top, c->pad_left, -1, c->stride, (int)c->ci};
+                1, c->pad_top, c->pad_left, -1, c->stride, (int)c->ci, (int)c->oh, (int)c->ow, 0};
     return g;
 }
 

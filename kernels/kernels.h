@@ -60,6 +60,7 @@ void kernel_group_norm(int t, const void *x, const float *gamma, const float *be
 void kernel_group_norm_bwd(int t, const void *dy, const void *x, const float *gamma, const float *beta, const float *mean,
                            const float *rstd, void *dx, float *dgamma, float *dbeta, int64_t items, int64_t rows, int64_t c,
                            int groups, int silu, void *scratch, void *stream);
+/* RMS norm: beta, mean (and dbeta) NULL. */
 void kernel_layer_norm(int t, const void *x, const float *gamma, const float *beta, void *y, float *mean, float *rstd, int64_t rows,
                        int64_t c, float eps, void *stream);
 size_t kernel_layer_norm_bwd_scratch(int64_t rows, int64_t c);
@@ -172,6 +173,8 @@ typedef struct {
     int64_t n, h, w, ci;    /* x [n,h,w,ci] */
     int64_t oh, ow, co;     /* y [n,oh,ow,co] */
     int kh, kw, stride, pad_top, pad_left;
+    int64_t from_h, from_w; /* forward and weight gradient: x is [n,from_h,from_w,ci], brought to h x w (at most 32768) by nearest
+                               neighbour while it is read; 0: it is h x w */
 } KernelConv;
 /* w [co,ci,kh,kw] -> forward [co][kh kw][ci], gradient [ci][kh kw][co]; as many elements as w. */
 void kernel_conv_pack(int t, const void *w, void *packed, const KernelConv *c, int gradient, void *stream);

@@ -168,7 +168,8 @@ __global__ void k_gn_bwd_params(const float *sums, float *dgamma, float *dbeta, 
             b += sums[n * 2 * c + i];
             g += sums[n * 2 * c + c + i];
         }
-        dbeta[i] = b;
+        if (dbeta)
+            dbeta[i] = b;
         dgamma[i] = g;
     }
 }
@@ -214,7 +215,7 @@ __global__ void k_gn_bwd_apply(const T *dy, const T *x, const float *gamma, cons
     }
 }
 
-/* ---- rows: one warp each; the row is read again for each pass, from cache ---- */
+/* ---- rows: one warp each; the row is read again for each pass, from cache. RMS norm: mean NULL (0), beta NULL (0) ---- */
 
 template <typename T, int N>
 __global__ void k_layer_norm(const T *x, const float *gamma, const float *beta, T *y, float *mean, float *rstd, int64_t rows, int64_t c, float eps)
@@ -225,12 +226,12 @@ __global__ void k_layer_norm(const T *x, const float *gamma, const float *beta, 
         return;
     const T *p = x + r * c;
     float v[N], s = 0, q = 0;
-    for (int64_t i = lane * N; i < c; i += 32 * N) {
+    for (int64_t i = lane * N; mean && i < c; i += 32 * N) {
         load_n<T, N>(v, p + i);
         for (int k = 0; k < N; k++)
             s += v[k];
     }
-    float m = warp_sum(s) / (float)c;
+    float m = mean ? warp_sum(s) / (float)c : 0.0f;
     for (int64_t i = lane * N; i < c; i += 32 * N) {
         load_n<T, N>(v, p + i);
         for (int k = 0; k < N; k++)
@@ -240,11 +241,12 @@ __global__ void k_layer_norm(const T *x, const float *gamma, const float *beta, 
     for (int64_t i = lane * N; i < c; i += 32 * N) {
         load_n<T, N>(v, p + i);
         for (int k = 0; k < N; k++)
-            v[k] = (v[k] - m) * rs * gamma[i + k] + beta[i + k];
+            v[k] = (v[k] - m) * rs * gamma[i + k] + (beta ? beta[i + k] : 0.0f);
         store_n<T, N>(y + r * c + i, v);
     }
     if (lane == 0) {
-        mean[r] = m;
+        if (mean)
+            mean[r] = m;
         rstd[r] = rs;
     }
 }
@@ -256,7 +258,7 @@ __global__ void k_layer_norm_bwd(const T *dy, const T *x, const float *gamma, co
     int lane = (int)threadIdx.x % 32;
     if (r >= rows)
         return;
-    float v[N], d[N], s1 = 0, s2 = 0, m = mean[r], rs = rstd[r];
+    float v[N], d[N], s1 = 0, s2 = 0, m = mean ? mean[r] : 0.0f, rs = rstd[r];
     for (int64_t i = lane * N; i < c; i += 32 * N) {
         load_n<T, N>(v, x + r * c + i);
         load_n<T, N>(d, dy + r * c + i);
@@ -266,7 +268,7 @@ __global__ void k_layer_norm_bwd(const T *dy, const T *x, const float *gamma, co
             s2 += w * (v[k] - m) * rs;
         }
     }
-    s1 = warp_sum(s1) / (float)c;
+    s1 = mean ? warp_sum(s1) / (float)c : 0.0f;
     s2 = warp_sum(s2) / (float)c;
     for (int64_t i = lane * N; i < c; i += 32 * N) {
         load_n<T, N>(v, x + r * c + i);
@@ -289,7 +291,7 @@ __global__ void k_ln_bwd_params(const T *dy, const T *x, const float *mean, cons
     for (int64_t r = first; r < last; r++) {
         float d = load(dy + r * c + ch);
         b += d;
-        g += d * (load(x + r * c + ch) - mean[r]) * rstd[r];
+        g += d * (load(x + r * c + ch) - (mean ? mean[r] : 0.0f)) * rstd[r];
     }
     part[(int64_t)blockIdx.y * 2 * c + ch] = b;
     part[(int64_t)blockIdx.y * 2 * c + c + ch] = g;

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/env.h"
 #include "cpu/cpu.h"
 #include "cpu/parallel.h"
 
@@ -33,21 +34,6 @@ static int bf16_of_machine(void)
 #endif
 }
 
-/* Which of three names the environment variable holds; `otherwise` where it is unset or empty. */
-static int env_choice(const char *variable, const char *const names[3], int otherwise, int *choice)
-{
-    const char *want = getenv(variable);
-    *choice = otherwise;
-    if (!want || !*want)
-        return 0;
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(want, names[i])) {
-            *choice = i;
-            return 0;
-        }
-    return err_set(ERR_RANGE, "%s=%s: expected %s, %s or %s", variable, want, names[0], names[1], names[2]);
-}
-
 static int amx_of_machine(void)
 {
 #if defined(__x86_64__)
@@ -59,13 +45,13 @@ static int amx_of_machine(void)
 
 int cpu_winograd_detect(int *winograd)
 {
-    static const char *const names[] = {"off", "auto", "all"};
+    static const char *const names[] = {"off", "auto", "all", NULL};
     return env_choice("ATELIER_WINOGRAD", names, CPU_WINOGRAD_AUTO, winograd);
 }
 
 int cpu_isa_detect(int limit, int *isa)
 {
-    static const char *const names[] = {"base", "avx2", "avx512"};
+    static const char *const names[] = {"base", "avx2", "avx512", NULL};
     int named;
     TRY(env_choice("ATELIER_ISA", names, CPU_ISA_AVX512, &named));
     limit = named < limit ? named : limit;

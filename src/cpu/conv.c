@@ -311,10 +311,11 @@ static const BackendOp conv2d = {conv_scratch, conv_prepare, conv_run, conv_rele
 static const BackendOp conv2d_bwd_x = {conv_bwd_x_scratch, conv_prepare, conv_run, conv_release};
 CPU_WIDENED(conv2d);
 CPU_WIDENED(conv2d_bwd_x);
+CPU_ENLARGED(conv2d_any, 0);
 
 int cpu_conv_register(Backend *be)
 {
-    be->op[OP_CONV2D] = conv2d_any;
+    be->op[OP_CONV2D] = conv2d_any_up;
     be->op[OP_CONV2D_BWD_X] = conv2d_bwd_x_any;
     cpu_conv_w_register(be);
     cpu_upsample_register(be);

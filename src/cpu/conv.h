@@ -71,6 +71,25 @@ void cpu_conv_f64(const OpCall *c);
 void cpu_conv_bwd_x_f64(const OpCall *c);
 void cpu_conv_bwd_w_f64(const OpCall *c);
 
+/* Defines op##_up: op, on a copy of the input `image` brought to attr.up where that is set (upsample.c). */
+size_t cpu_enlarged_scratch(Backend *be, const BackendOp *op, int image, const OpAttr *attr, const Meta *in, int nin, const Meta *out, int nout);
+int cpu_enlarged_prepare(Backend *be, const BackendOp *op, int image, const OpCall *c, void **state);
+int cpu_enlarged_run(Backend *be, const BackendOp *op, int image, const OpCall *c);
+#define CPU_ENLARGED(op, image)                                                                                     \
+    static size_t op##_up_scratch(Backend *be, const OpAttr *attr, const Meta *in, int nin, const Meta *out, int nout) \
+    {                                                                                                               \
+        return cpu_enlarged_scratch(be, &op, image, attr, in, nin, out, nout);                                      \
+    }                                                                                                               \
+    static int op##_up_prepare(Backend *be, const OpCall *c, void **state)                                          \
+    {                                                                                                               \
+        return cpu_enlarged_prepare(be, &op, image, c, state);                                                      \
+    }                                                                                                               \
+    static int op##_up_run(Backend *be, const OpCall *c)                                                            \
+    {                                                                                                               \
+        return cpu_enlarged_run(be, &op, image, c);                                                                 \
+    }                                                                                                               \
+    static const BackendOp op##_up = {op##_up_scratch, op##_up_prepare, op##_up_run, op##_release}
+
 void cpu_conv_w_register(Backend *be);
 void cpu_upsample_register(Backend *be);
 

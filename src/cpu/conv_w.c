@@ -228,8 +228,9 @@ static int w_run(Backend *be, const OpCall *c)
 
 static const BackendOp conv2d_bwd_w = {w_scratch, w_prepare, w_run, w_release};
 CPU_WIDENED(conv2d_bwd_w);
+CPU_ENLARGED(conv2d_bwd_w_any, 1);
 
 void cpu_conv_w_register(Backend *be)
 {
-    be->op[OP_CONV2D_BWD_W] = conv2d_bwd_w_any;
+    be->op[OP_CONV2D_BWD_W] = conv2d_bwd_w_any_up;
 }

@@ -114,6 +114,42 @@ static int f64_layer_norm_bwd(Backend *be, const OpCall *c)
     return 0;
 }
 
+static int f64_rms_norm(Backend *be, const OpCall *c)
+{
+    (void)be;
+    const double *x = c->in[0].data, *gamma = c->in[1].data;
+    double *y = c->out[0].data, *rstd = c->out[1].data;
+    int64_t rows = shape_rows(&c->in[0].shape), n = shape_last(&c->in[0].shape);
+    for (int64_t r = 0; r < rows; r++) {
+        double s = 0;
+        for (int64_t i = 0; i < n; i++)
+            s += x[r * n + i] * x[r * n + i] / (double)n;
+        rstd[r] = 1 / sqrt(s + (double)c->attr->eps);
+        for (int64_t i = 0; i < n; i++)
+            y[r * n + i] = x[r * n + i] * rstd[r] * gamma[i];
+    }
+    return 0;
+}
+
+static int f64_rms_norm_bwd(Backend *be, const OpCall *c)
+{
+    (void)be;
+    const double *dy = c->in[0].data, *x = c->in[1].data, *gamma = c->in[2].data, *rstd = c->in[3].data;
+    double *dx = c->out[0].data, *dgamma = c->out[1].data;
+    int64_t rows = shape_rows(&c->in[1].shape), n = shape_last(&c->in[1].shape);
+    memset(dgamma, 0, (size_t)n * sizeof *dgamma);
+    for (int64_t r = 0; r < rows; r++) {
+        double dot = 0;
+        for (int64_t i = 0; i < n; i++) {
+            dot += dy[r * n + i] * gamma[i] * x[r * n + i] * rstd[r] / (double)n;
+            dgamma[i] += dy[r * n + i] * x[r * n + i] * rstd[r];
+        }
+        for (int64_t i = 0; i < n; i++)
+            dx[r * n + i] = rstd[r] * (dy[r * n + i] * gamma[i] - x[r * n + i] * rstd[r] * dot);
+    }
+    return 0;
+}
+
 static const double l2_least = 1e-12;
 
 static int f64_l2_norm(Backend *be, const OpCall *c)
@@ -153,6 +189,8 @@ CPU_OP(group_norm, in[0])
 CPU_OP(group_norm_bwd, in[1])
 CPU_OP(layer_norm, in[0])
 CPU_OP(layer_norm_bwd, in[1])
+CPU_OP(rms_norm, in[0])
+CPU_OP(rms_norm_bwd, in[1])
 CPU_OP(l2_norm, in[0])
 CPU_OP(l2_norm_bwd, in[1])
 
@@ -190,6 +228,9 @@ void cpu_norm_register(Backend *be)
     be->op[OP_LAYER_NORM].run = run_layer_norm;
     be->op[OP_LAYER_NORM_BWD].run = run_layer_norm_bwd;
     be->op[OP_LAYER_NORM_BWD].scratch = scratch_layer_norm_bwd;
+    be->op[OP_RMS_NORM].run = run_rms_norm;
+    be->op[OP_RMS_NORM_BWD].run = run_rms_norm_bwd;
+    be->op[OP_RMS_NORM_BWD].scratch = scratch_layer_norm_bwd;
     be->op[OP_L2_NORM].run = run_l2_norm;
     be->op[OP_L2_NORM_BWD].run = run_l2_norm_bwd;
 }

@@ -1,7 +1,8 @@
 #include "cpu/simd.h"
 #include "cpu/simd_reduce.h"
 
-/* Norms over the last dim: a row fits the cache, so it is read again instead of kept. */
+/* Norms over the last dim: a row fits the cache, so it is read again instead of kept. RMS norm is layer norm with a mean of 0 (mean
+ * NULL) and without beta. */
 typedef struct {
     const void *x, *dy;
     void *out;
@@ -52,14 +53,16 @@ INLINE void ln_rows(const LnArg *a, int64_t r0, int64_t r1, int bf)
 {
     const int64_t ch = a->channels;
     for (int64_t r = r0; r < r1; r++) {
-        float mean = row_sum(a->x, r * ch, ch, bf) / (float)ch;
+        float mean = a->mean ? row_sum(a->x, r * ch, ch, bf) / (float)ch : 0.0f;
         float rstd = 1.0f / sqrtf(row_dev(a->x, r * ch, ch, mean, bf) / (float)ch + a->eps);
-        a->mean[r] = mean;
+        if (a->mean)
+            a->mean[r] = mean;
         a->rstd[r] = rstd;
         for (int64_t c = 0; c < ch; c += VL) {
             int n = lanes_at(c, ch);
             vf xhat = (vt_load(a->x, r * ch + c, n, bf) - vf_set(mean)) * vf_set(rstd);
-            vt_store(a->out, r * ch + c, xhat * vf_load_n(a->gamma + c, n) + vf_load_n(a->beta + c, n), n, bf);
+            vf beta = a->beta ? vf_load_n(a->beta + c, n) : vf_zero();
+            vt_store(a->out, r * ch + c, xhat * vf_load_n(a->gamma + c, n) + beta, n, bf);
         }
     }
 }
@@ -70,7 +73,7 @@ INLINE void ln_bwd_rows(const LnArg *a, int64_t r0, int64_t r1, float *dgamma, i
     float *dbeta = dgamma + ch;
     memset(dgamma, 0, (size_t)(2 * ch) * sizeof *dgamma);
     for (int64_t r = r0; r < r1; r++) {
-        const vf mean = vf_set(a->mean[r]), rstd = vf_set(a->rstd[r]);
+        const vf mean = vf_set(a->mean ? a->mean[r] : 0.0f), rstd = vf_set(a->rstd[r]);
         vf s1 = vf_zero(), s2 = vf_zero();
         for (int64_t c = 0; c < ch; c += VL) {
             int n = lanes_at(c, ch);
@@ -81,7 +84,7 @@ INLINE void ln_bwd_rows(const LnArg *a, int64_t r0, int64_t r1, float *dgamma, i
             vf_store_n(dgamma + c, vf_load_n(dgamma + c, n) + dy * xhat, n);
             vf_store_n(dbeta + c, vf_load_n(dbeta + c, n) + dy, n);
         }
-        const vf k1 = vf_set(vf_sum(s1) / (float)ch), k2 = vf_set(vf_sum(s2) / (float)ch);
+        const vf k1 = vf_set(a->mean ? vf_sum(s1) / (float)ch : 0.0f), k2 = vf_set(vf_sum(s2) / (float)ch);
         for (int64_t c = 0; c < ch; c += VL) {
             int n = lanes_at(c, ch);
             vf xhat = (vt_load(a->x, r * ch + c, n, bf) - mean) * rstd;
@@ -124,6 +127,8 @@ static void ln_bwd_finish_task(void *p, int64_t task, int thread)
     reduce_partials(a->part + c0, a->chunks, 2 * ch, n, sum);
     for (int j = 0; j < n; j++)
         a->dgamma[c0 + j] = (float)sum[j];
+    if (!a->dbeta)
+        return;
     reduce_partials(a->part + ch + c0, a->chunks, 2 * ch, n, sum);
     for (int j = 0; j < n; j++)
         a->dbeta[c0 + j] = (float)sum[j];
@@ -152,6 +157,24 @@ int CPU_FN(cpu_layer_norm_bwd)(Backend *be, const OpCall *c)
 {
     LnArg a = {.dy = c->in[0].data, .out = c->out[0].data, .gamma = c->in[2].data, .mean = c->in[3].data,
                .rstd = c->in[4].data, .dgamma = c->out[1].data, .dbeta = c->out[2].data, .part = c->scratch};
+    ln_shape(&a, &c->in[1]);
+    cpu_parallel_tasks(be, a.chunks, a.rows * a.channels * 12, ln_bwd_task, &a);
+    cpu_parallel_tasks(be, cpu_ceil_div(a.channels, 64), a.chunks * a.channels * 8, ln_bwd_finish_task, &a);
+    return 0;
+}
+
+int CPU_FN(cpu_rms_norm)(Backend *be, const OpCall *c)
+{
+    LnArg a = {.out = c->out[0].data, .gamma = c->in[1].data, .rstd = c->out[1].data, .eps = c->attr->eps};
+    ln_shape(&a, &c->in[0]);
+    cpu_parallel_tasks(be, a.chunks, a.rows * a.channels * 8, ln_task, &a);
+    return 0;
+}
+
+int CPU_FN(cpu_rms_norm_bwd)(Backend *be, const OpCall *c)
+{
+    LnArg a = {.dy = c->in[0].data, .out = c->out[0].data, .gamma = c->in[2].data, .rstd = c->in[3].data, .dgamma = c->out[1].data,
+               .part = c->scratch};
     ln_shape(&a, &c->in[1]);
     cpu_parallel_tasks(be, a.chunks, a.rows * a.channels * 12, ln_bwd_task, &a);
     cpu_parallel_tasks(be, cpu_ceil_div(a.channels, 64), a.chunks * a.channels * 8, ln_bwd_finish_task, &a);

@@ -90,6 +90,65 @@ static int backward(Backend *be, const OpCall *c)
     return run(be, c, backward_row);
 }
 
+/* ---- convolutions that read an image brought to another size ---- */
+
+static Shape enlarged(const OpAttr *a, const Shape *x)
+{
+    Shape s = *x;
+    s.dim[1] = a->up[0];
+    s.dim[2] = a->up[1];
+    return s;
+}
+
+static size_t enlarged_bytes(const OpAttr *a, Dtype t, const Shape *x)
+{
+    Shape s = enlarged(a, x);
+    return ((size_t)shape_count(&s) * dtype_size(t) + 63) / 64 * 64;
+}
+
+size_t cpu_enlarged_scratch(Backend *be, const BackendOp *op, int image, const OpAttr *attr, const Meta *in, int nin, const Meta *out, int nout)
+{
+    Meta m[OP_MAX_IN];
+    if (!attr->up[0])
+        return op->scratch(be, attr, in, nin, out, nout);
+    memcpy(m, in, (size_t)nin * sizeof *m);
+    m[image].shape = enlarged(attr, &in[image].shape);
+    return enlarged_bytes(attr, in[image].dtype, &in[image].shape) + op->scratch(be, attr, m, nin, out, nout);
+}
+
+/* c on the enlarged image, which lies in front of the scratch. */
+static OpCall enlarged_call(const OpCall *c, int image, OpView *in)
+{
+    OpCall e = *c;
+    memcpy(in, c->in, (size_t)c->nin * sizeof *in);
+    in[image].shape = enlarged(c->attr, &c->in[image].shape);
+    in[image].data = c->scratch;
+    e.in = in;
+    e.scratch = (char *)c->scratch + enlarged_bytes(c->attr, c->in[image].dtype, &c->in[image].shape);
+    return e;
+}
+
+int cpu_enlarged_prepare(Backend *be, const BackendOp *op, int image, const OpCall *c, void **state)
+{
+    OpView in[OP_MAX_IN];
+    if (!c->attr->up[0])
+        return op->prepare(be, c, state);
+    OpCall e = enlarged_call(c, image, in);
+    in[image].data = NULL; /* not there yet */
+    return op->prepare(be, &e, state);
+}
+
+int cpu_enlarged_run(Backend *be, const BackendOp *op, int image, const OpCall *c)
+{
+    OpView in[OP_MAX_IN];
+    if (!c->attr->up[0])
+        return op->run(be, c);
+    OpCall e = enlarged_call(c, image, in);
+    OpCall up = {.kind = OP_UPSAMPLE_NEAREST, .in = &c->in[image], .out = &in[image], .nin = 1, .nout = 1};
+    TRY(forward(be, &up));
+    return op->run(be, &e);
+}
+
 void cpu_upsample_register(Backend *be)
 {
     be->op[OP_UPSAMPLE_NEAREST].run = forward;

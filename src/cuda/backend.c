@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/env.h"
 #include "cuda/internal.h"
 #include "kernels.h"
 
@@ -96,6 +97,52 @@ static int backend_download(Backend *be, void *dst, const void *src, size_t byte
     return backend_sync(be);
 }
 
+/* Only this thread's calls are watched while recording: other threads may use the device meanwhile. */
+static int record_begin(Backend *be)
+{
+    return cuda_check(cudaStreamBeginCapture(cuda_state(be)->stream, cudaStreamCaptureModeThreadLocal), "recording a CUDA graph");
+}
+
+static int record_end(Backend *be, void **work)
+{
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+    int rc = cuda_check(cudaStreamEndCapture(cuda_state(be)->stream, &graph), "recording a CUDA graph");
+    if (rc >= 0)
+        rc = cuda_check(cudaGraphInstantiate(&exec, graph, 0), "making a CUDA graph");
+    if (graph)
+        (void)cudaGraphDestroy(graph);
+    if (rc < 0)
+        (void)cudaGetLastError(); /* or the next launch would seem to have failed */
+    *work = rc < 0 ? NULL : exec;
+    return rc;
+}
+
+static int replay(Backend *be, void *work)
+{
+    return cuda_check(cudaGraphLaunch(work, cuda_state(be)->stream), "CUDA graph");
+}
+
+static void forget(Backend *be, void *work)
+{
+    (void)backend_sync(be);
+    (void)cudaGraphExecDestroy(work);
+}
+
+static int choose_graphs(Backend *be)
+{
+    static const char *const names[] = {"off", "on", NULL};
+    int on;
+    TRY(env_choice("ATELIER_CUDA_GRAPHS", names, 1, &on));
+    if (!on)
+        return 0;
+    be->record_begin = record_begin;
+    be->record_end = record_end;
+    be->replay = replay;
+    be->forget = forget;
+    return 0;
+}
+
 static void backend_destroy_cuda(Backend *be)
 {
     CudaState *st = be->impl;
@@ -157,6 +204,7 @@ int cuda_backend_create(Backend **out, int device)
     be->destroy = backend_destroy_cuda;
     be->acquire = cuda_mirror_acquire;
     be->drop = cuda_mirror_release;
+    TRY_GOTO(choose_graphs(be));
     TRY_GOTO(open_device(st, device));
     cuda_act_register(be);
     cuda_arith_register(be);

@@ -5,9 +5,10 @@
 
 static KernelConv conv_of(const OpAttr *a, const Shape *x, const Shape *w, const Shape *y)
 {
-    return (KernelConv){.n = x->dim[0], .h = x->dim[1], .w = x->dim[2], .ci = x->dim[3], .oh = y->dim[1], .ow = y->dim[2],
+    int up = a->up[0] > 0;
+    return (KernelConv){.n = x->dim[0], .h = up ? a->up[0] : x->dim[1], .w = up ? a->up[1] : x->dim[2], .ci = x->dim[3], .oh = y->dim[1], .ow = y->dim[2],
                         .co = y->dim[3], .kh = (int)w->dim[2], .kw = (int)w->dim[3], .stride = a->stride, .pad_top = a->pad[0],
-                        .pad_left = a->pad[1]};
+                        .pad_left = a->pad[1], .from_h = up ? x->dim[1] : 0, .from_w = up ? x->dim[2] : 0};
 }
 
 /* Frozen weights are packed once; others in every run, into scratch. */
@@ -101,6 +102,7 @@ static int run_bwd_w(Backend *be, const OpCall *c)
 
 void cuda_conv_register(Backend *be)
 {
+    be->fuses |= BACKEND_FUSE_UPSAMPLE;
     be->op[OP_CONV2D].run = run_conv;
     be->op[OP_CONV2D_BWD_X].run = run_conv;
     be->op[OP_CONV2D].scratch = be->op[OP_CONV2D_BWD_X].scratch = scratch_pack;

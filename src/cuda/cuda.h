@@ -2,6 +2,7 @@
  *
  * One stream per backend; ops are enqueued in order. cuBLAS is loaded at run time. Every matrix product is one call per item with
  * the shape of that item, so that what cuBLAS chooses, and with it every bit, does not depend on the batch.
+ * Graphs that run again are recorded as CUDA graphs and replayed (Backend.record_begin); ATELIER_CUDA_GRAPHS=off launches every op.
  * Built with nvcc, or against the emulated device of tests/emu.
  */
 #ifndef CUDA_CUDA_H

@@ -69,6 +69,26 @@ static int run_layer_norm_bwd(Backend *be, const OpCall *c)
     return cuda_launched(c);
 }
 
+static int run_rms_norm(Backend *be, const OpCall *c)
+{
+    int t = cuda_type(c, c->in[0].dtype);
+    const Shape *s = &c->in[0].shape;
+    TRY(t);
+    kernel_layer_norm(t, c->in[0].data, c->in[1].data, NULL, c->out[0].data, NULL, c->out[1].data, shape_rows(s), shape_last(s),
+                      c->attr->eps, cuda_state(be)->stream);
+    return cuda_launched(c);
+}
+
+static int run_rms_norm_bwd(Backend *be, const OpCall *c)
+{
+    int t = cuda_type(c, c->in[1].dtype);
+    const Shape *s = &c->in[1].shape;
+    TRY(t);
+    kernel_layer_norm_bwd(t, c->in[0].data, c->in[1].data, c->in[2].data, NULL, c->in[3].data, c->out[0].data, c->out[1].data, NULL,
+                          shape_rows(s), shape_last(s), c->scratch, cuda_state(be)->stream);
+    return cuda_launched(c);
+}
+
 static int run_l2_norm(Backend *be, const OpCall *c)
 {
     int t = cuda_type(c, c->in[0].dtype);
@@ -97,6 +117,9 @@ void cuda_norm_register(Backend *be)
     be->op[OP_LAYER_NORM].run = run_layer_norm;
     be->op[OP_LAYER_NORM_BWD].run = run_layer_norm_bwd;
     be->op[OP_LAYER_NORM_BWD].scratch = scratch_layer_norm_bwd;
+    be->op[OP_RMS_NORM].run = run_rms_norm;
+    be->op[OP_RMS_NORM_BWD].run = run_rms_norm_bwd;
+    be->op[OP_RMS_NORM_BWD].scratch = scratch_layer_norm_bwd;
     be->op[OP_L2_NORM].run = run_l2_norm;
     be->op[OP_L2_NORM_BWD].run = run_l2_norm_bwd;
 }

@@ -5,12 +5,16 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/log.h"
 #include "graph/internal.h"
+
+enum { PIECES = 16 };
 
 typedef struct {
     OpCall call;
     OpView *views;      /* nin + nout, in this order */
     int node;
+    int stale;          /* prepared for a frozen parameter that is another now */
 } Step;
 
 struct Exec {
@@ -25,9 +29,14 @@ struct Exec {
     void **device;      /* per tensor: that copy */
     Step *steps;
     OpView *views;
-    int nstep, prepared;
+    int nstep, nview, prepared;
     int *watch_head;    /* [nstep]: first watched tensor that a step gives, -1: none */
     int *watch_next;    /* per watched tensor: another of the same step */
+    void **ran_at;      /* per view: where it lay in the last whole run */
+    int ran, unrecordable;
+    void *piece[PIECES]; /* that run recorded (Backend.record_end): one piece, or more where tensors are watched */
+    int npiece;         /* 0: not recorded */
+    int64_t replays;
     int profile;
     double seconds[OP_COUNT], flops[OP_COUNT];
     int64_t calls[OP_COUNT];
@@ -49,7 +58,8 @@ static int make_steps(Exec *e)
         nview += (size_t)(g->nodes[i].nin + g->nodes[i].nout);
     e->steps = calloc((size_t)plan_node_count(e->plan) + 1, sizeof *e->steps);
     e->views = calloc(nview + 1, sizeof *e->views);
-    if (!e->steps || !e->views)
+    e->ran_at = calloc(nview + 1, sizeof *e->ran_at);
+    if (!e->steps || !e->views || !e->ran_at)
         return err_set(ERR_NOMEM, "executor: out of memory");
     OpView *v = e->views;
     for (int i = 0; i < g->nnode; i++) {
@@ -69,6 +79,7 @@ static int make_steps(Exec *e)
             *v = (OpView){storage(e, t), g->tensors[t].meta.dtype, g->tensors[t].meta.shape, 0, 0};
         }
     }
+    e->nview = (int)(v - e->views);
     return 0;
 }
 
@@ -115,22 +126,31 @@ int exec_create_within(Exec **out, const Plan *p, Exec *owner)
     return create(out, p, owner);
 }
 
-static void release_states(Exec *e)
+static void release_state(Exec *e, Step *s)
 {
-    for (int i = 0; i < e->nstep; i++) {
-        OpCall *c = &e->steps[i].call;
-        if (c->state && e->be->op[c->kind].release)
-            e->be->op[c->kind].release(e->be, c->state);
-        c->state = NULL;
-    }
-    e->prepared = 0;
+    OpCall *c = &s->call;
+    if (c->state && e->be->op[c->kind].release)
+        e->be->op[c->kind].release(e->be, c->state);
+    c->state = NULL;
+}
+
+static void forget(Exec *e)
+{
+    for (int p = 0; p < e->npiece; p++)
+        if (e->piece[p])
+            e->be->forget(e->be, e->piece[p]);
+    e->npiece = 0;
 }
 
 void exec_destroy(Exec *e)
 {
     if (!e)
         return;
-    release_states(e);
+    if (e->be && e->be->record_begin && e->replays)
+        log_line(LOG_JOB, "executor: %lld runs replayed, %d ops each", (long long)e->replays, e->nstep);
+    forget(e);
+    for (int i = 0; i < e->nstep; i++)
+        release_state(e, &e->steps[i]);
     if (e->arena && !e->borrowed)
         e->be->free(e->be, e->arena, e->arena_bytes ? e->arena_bytes : 64);
     for (int i = 0; e->held && i < e->g->ntensor; i++)
@@ -143,6 +163,7 @@ void exec_destroy(Exec *e)
     free(e->param);
     free(e->steps);
     free(e->views);
+    free(e->ran_at);
     free(e);
 }
 
@@ -201,7 +222,9 @@ static int refresh(Exec *e)
             const OpView *b = &e->param[r];
             if (!b->data)
                 return err_set(ERR_NOTFOUND, "executor: parameter '%s' is not bound", e->g->tensors[r].name);
+            void *before = s->views[j].data;
             TRY(param_address(e, r, &s->views[j].data));
+            s->stale |= (b->frozen || s->views[j].frozen) && (before != s->views[j].data || s->views[j].version != b->version);
             s->views[j].version = b->version;
             s->views[j].frozen = b->frozen;
         }
@@ -229,10 +252,15 @@ static int prepare_step(Exec *e, Step *s)
 int exec_prepare(Exec *e)
 {
     TRY(refresh(e));
-    if (e->prepared)
-        return 0;
-    for (int i = 0; i < e->nstep; i++)
-        TRY_CTX(prepare_step(e, &e->steps[i]), "preparing op %s", op_name(e->steps[i].call.kind));
+    for (int i = 0; i < e->nstep; i++) {
+        Step *s = &e->steps[i];
+        if (e->prepared && !s->stale)
+            continue;
+        release_state(e, s);
+        TRY_CTX(prepare_step(e, s), "preparing op %s", op_name(s->call.kind));
+        e->ran &= !s->stale; /* what prepare made may have another address */
+        s->stale = 0;
+    }
     e->prepared = 1;
     return 0;
 }
@@ -268,6 +296,7 @@ static int step_of(const Exec *e, OpRef t)
 int exec_watch(Exec *e, const OpRef *t, int n)
 {
     int *head = malloc((size_t)(e->nstep + 1) * sizeof *head), *next = malloc((size_t)(n + 1) * sizeof *next);
+    forget(e);
     free(e->watch_head);
     free(e->watch_next);
     e->watch_head = head;
@@ -301,9 +330,100 @@ static int run_step(Exec *e, int i)
     return 0;
 }
 
+static int tell(const Exec *e, int step, ExecDone done, void *ctx)
+{
+    for (int k = e->watch_head[step]; k >= 0; k = e->watch_next[k])
+        TRY(done(ctx, k));
+    return 0;
+}
+
+static int run_steps(Exec *e, ExecDone done, void *ctx)
+{
+    for (int i = 0; i < e->nstep; i++) {
+        TRY(run_step(e, i));
+        if (done)
+            TRY(tell(e, i, done, ctx));
+    }
+    return 0;
+}
+
+/* Whether everything lies where it lay in the last whole run; notes where it lies now. */
+static int same_addresses(Exec *e)
+{
+    int same = e->ran;
+    for (int i = 0; i < e->nview; i++) {
+        same &= e->ran_at[i] == e->views[i].data;
+        e->ran_at[i] = e->views[i].data;
+    }
+    e->ran = 1;
+    return same;
+}
+
+static int first_of(const Exec *e, int piece)
+{
+    return (int)((int64_t)e->nstep * piece / e->npiece);
+}
+
+static int record_piece(Exec *e, int p)
+{
+    int rc = e->be->record_begin(e->be);
+    if (rc < 0)
+        return rc;
+    for (int i = first_of(e, p); rc >= 0 && i < first_of(e, p + 1); i++)
+        rc = run_step(e, i);
+    int end = e->be->record_end(e->be, &e->piece[p]);
+    return rc < 0 ? rc : end;
+}
+
+/* Where an op cannot be recorded they go on one by one. */
+static void record(Exec *e)
+{
+    int rc = 0, n = e->watch_head ? PIECES : 1;
+    memset(e->piece, 0, sizeof e->piece);
+    e->npiece = n < e->nstep ? n : e->nstep;
+    for (int p = 0; rc >= 0 && p < e->npiece; p++)
+        rc = record_piece(e, p);
+    if (rc >= 0)
+        return;
+    forget(e);
+    e->unrecordable = 1;
+    log_line(LOG_JOB, "executor: its ops are launched one by one, they cannot be recorded: %s", err_message());
+}
+
+static int replay(Exec *e, ExecDone done, void *ctx)
+{
+    e->replays++;
+    for (int p = 0; p < e->npiece; p++) {
+        TRY(e->be->replay(e->be, e->piece[p]));
+        for (int i = first_of(e, p); done && i < first_of(e, p + 1); i++)
+            TRY(tell(e, i, done, ctx));
+    }
+    return 0;
+}
+
+/* All steps. A run at the addresses of the one before is recorded, so that graphs that run once, or with other parameters each
+ * time, do not pay for it (and all kernels are loaded by then). */
+static int run_whole(Exec *e, ExecDone done, void *ctx)
+{
+    TRY(exec_prepare(e));
+    if (e->be->record_begin && !e->profile) {
+        if (!same_addresses(e))
+            forget(e);
+        else if (!e->npiece && !e->unrecordable)
+            record(e);
+    }
+    TRY(e->npiece && !e->profile ? replay(e, done, ctx) : run_steps(e, done, ctx));
+    return e->be->sync ? e->be->sync(e->be) : 0;
+}
+
 int exec_run(Exec *e)
 {
-    return exec_run_to(e, OP_NONE);
+    return run_whole(e, NULL, NULL);
+}
+
+int exec_run_watched(Exec *e, ExecDone done, void *ctx)
+{
+    return run_whole(e, done, ctx);
 }
 
 int exec_run_to(Exec *e, OpRef t)
@@ -311,21 +431,15 @@ int exec_run_to(Exec *e, OpRef t)
     TRY(exec_prepare(e));
     for (int i = 0; i < e->nstep; i++) {
         TRY(run_step(e, i));
-        if (t != OP_NONE && gives(e, &e->steps[i], t))
+        if (gives(e, &e->steps[i], t))
             break;
     }
     return e->be->sync ? e->be->sync(e->be) : 0;
 }
 
-int exec_run_watched(Exec *e, ExecDone done, void *ctx)
+int64_t exec_replays(const Exec *e)
 {
-    TRY(exec_prepare(e));
-    for (int i = 0; i < e->nstep; i++) {
-        TRY(run_step(e, i));
-        for (int k = e->watch_head[i]; k >= 0; k = e->watch_next[k])
-            TRY(done(ctx, k));
-    }
-    return e->be->sync ? e->be->sync(e->be) : 0;
+    return e->replays;
 }
 
 void *exec_data(const Exec *e, OpRef t)

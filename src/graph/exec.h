@@ -18,11 +18,14 @@ int exec_bind_name(Exec *e, const char *name, const OpView *view);
 /* After all parameters are bound: lets ops prepare (pack weights). Called by the first exec_run when omitted. ERR_NOTFOUND names
  * an unbound parameter. */
 int exec_prepare(Exec *e);
+/* Where the backend can record work, a run at the same addresses as the last one is recorded and from then on replayed as a
+ * whole, until a parameter is bound to another array. */
 int exec_run(Exec *e);
+int64_t exec_replays(const Exec *e);   /* runs that were replays */
 /* Only as far as the op that gives t: a loss without its gradients. */
 int exec_run_to(Exec *e, OpRef t);
-/* exec_run that says when tensors are there: `done` is called with the number i of each of t[n] once the op that gives it has been enqueued,
- * in the order of the ops. Not OK from it ends the run. exec_watch copies t; call it again to change it. */
+/* exec_run that says when tensors are there: `done` is called with the number i of each of t[n] once the op that gives it has been enqueued
+ * (a replay is cut into 16 pieces: at the end of its piece), in the order of the ops. Not OK from it ends the run. exec_watch copies t; call it again to change it. */
 typedef int (*ExecDone)(void *ctx, int i);
 int exec_watch(Exec *e, const OpRef *t, int n);
 int exec_run_watched(Exec *e, ExecDone done, void *ctx);

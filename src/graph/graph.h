@@ -7,7 +7,7 @@
  *     OpRef y = op_linear(b, x, w, OP_NONE, OP_NONE);
  *     graph_output(g, y, "y");
  *     TRY(graph_status(g));                       // the first error of any emitter
- *     TRY(graph_optimize(g));                     // dead nodes out, adds fused
+ *     TRY(graph_optimize(g, backend));            // dead nodes out, adds fused
  *     TRY(plan_create(&plan, g, backend));        // graph/plan.h: exact bytes, before anything is allocated
  *     TRY(exec_create(&ex, plan));                // graph/exec.h
  *
@@ -16,7 +16,7 @@
 #ifndef GRAPH_GRAPH_H
 #define GRAPH_GRAPH_H
 
-#include "ops/op.h"
+#include "ops/backend.h"
 
 typedef enum {
     TENSOR_INPUT, /* written by the caller before a run; keeps its value between runs */
@@ -86,8 +86,9 @@ int graph_segment_count(const Graph *g);
 /* A copy with the same OpRefs, to be differentiated in another way. *out is the caller's. */
 int graph_copy(Graph **out, const Graph *g);
 
-/* Removes nodes that no output needs; fuses additions into the residual input of linear and conv nodes. Call once, last. */
-int graph_optimize(Graph *g);
+/* Removes nodes that no output needs; fuses additions into the residual input of linear and conv nodes, and what `be` asks for
+ * (Backend.fuses; NULL: nothing more). Call once, last. */
+int graph_optimize(Graph *g, const Backend *be);
 
 /* Multiply-adds count twice. Forward and backward GEMM-like nodes and attention; element-wise work is not counted. */
 double graph_flops(const Graph *g);

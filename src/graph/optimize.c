@@ -1,6 +1,7 @@
 #include <stdlib.h>
 
 #include "graph/internal.h"
+#include "ops/backend.h"
 
 static int takes_res(OpKind k)
 {
@@ -54,7 +55,36 @@ static int fuse_add(Graph *g, int i, int side, const int *uses)
     return 1;
 }
 
-int graph_optimize(Graph *g)
+/* Which input of a convolution or of its weight gradient is y; -1: none. */
+static int image_input(const GraphNode *n, OpRef y)
+{
+    int at = n->kind == OP_CONV2D_BWD_W;
+    return !n->dead && (n->kind == OP_CONV2D || at) && n->in[at] == y ? at : -1;
+}
+
+/* y = upsample(x) that only convolutions and their weight gradients read: they read x instead. */
+static void fuse_upsample(Graph *g, int i, const int *uses)
+{
+    GraphNode *up = &g->nodes[i];
+    OpRef y = up->out[0];
+    int readers = 0;
+    for (int k = i + 1; k < g->nnode; k++)
+        readers += image_input(&g->nodes[k], y) >= 0;
+    if (readers != uses[y])
+        return;
+    for (int k = i + 1; k < g->nnode; k++) {
+        GraphNode *c = &g->nodes[k];
+        int at = image_input(c, y);
+        if (at < 0)
+            continue;
+        c->in[at] = up->in[0];
+        for (int d = 0; d < 2; d++)
+            c->attr.up[d] = (int32_t)up->attr.meta.shape.dim[1 + d];
+    }
+    up->dead = 1;
+}
+
+int graph_optimize(Graph *g, const Backend *be)
 {
     TRY(graph_status(g));
     int *uses = malloc(((size_t)g->ntensor + 1) * sizeof *uses);
@@ -65,6 +95,9 @@ int graph_optimize(Graph *g)
     for (int i = 0; i < g->nnode; i++)
         if (!g->nodes[i].dead && g->nodes[i].kind == OP_ADD && !fuse_add(g, i, 0, uses))
             fuse_add(g, i, 1, uses);
+    for (int i = 0; be && be->fuses & BACKEND_FUSE_UPSAMPLE && i < g->nnode; i++)
+        if (!g->nodes[i].dead && g->nodes[i].kind == OP_UPSAMPLE_NEAREST)
+            fuse_upsample(g, i, uses);
     free(uses);
     return 0;
 }

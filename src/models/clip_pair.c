@@ -70,7 +70,7 @@ static int build_tower(ClipPair *p, int vision, Backend *be)
     nn_deinit(&nn);
     TRY(rc);
     graph_output(t->g, t->out, "vectors");
-    TRY(graph_optimize(t->g));
+    TRY(graph_optimize(t->g, be));
     TRY(plan_create(&t->plan, t->g, be));
     TRY(exec_create(&t->ex, t->plan));
     TRY(nn_params_load(p->params, t->g, "clip", p->files, clip_names));

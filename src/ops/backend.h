@@ -39,10 +39,16 @@ typedef struct {
     void (*release)(Backend *be, void *state);
 } BackendOp;
 
+/* Rewrites by graph_optimize that not every backend gains from; bits of Backend.fuses. */
+enum {
+    BACKEND_FUSE_UPSAMPLE = 1 /* UPSAMPLE_NEAREST into the convolutions that read it (attr.up) */
+};
+
 struct Backend {
     const char *name;             /* "cpu", "cuda" */
     const char *label;            /* with what its bits depend on, for records: "cpu-avx512", "cuda" */
     BackendOp op[OP_COUNT];       /* run == NULL: unsupported */
+    unsigned fuses;               /* BACKEND_FUSE_* */
     int threads;                  /* CPU: OpenMP threads used */
     void *impl;                   /* the backend's own state */
     int (*alloc)(Backend *be, void **out, size_t bytes);   /* device memory, 64-byte aligned (2 MiB pages on CPU) */
@@ -55,6 +61,12 @@ struct Backend {
     int (*acquire)(Backend *be, const OpView *host, void **device);
     void (*drop)(Backend *be, const OpView *host);
     const BackendTrain *train;    /* ops/train.h; NULL: training keeps its state in host memory */
+    /* Recording: what `run` enqueues between begin and end is kept, with every address and size in it, and not executed; *work is
+     * NULL and the code negative where something in between cannot be kept. replay enqueues it all. NULL (all four): not possible. */
+    int (*record_begin)(Backend *be);
+    int (*record_end)(Backend *be, void **work);
+    int (*replay)(Backend *be, void *work);
+    void (*forget)(Backend *be, void *work);
     void (*destroy)(Backend *be);
 };
 

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+enum { UP_MOST = 32768 }; /* products of two sizes fit in 31 bits */
+
 /* Output size along one axis; ERR_SHAPE where the kernel does not fit. */
 static int conv_size(OpKind k, const char *axis, int64_t in, int64_t kernel, int64_t pad, int stride, int64_t *out)
 {
@@ -31,14 +33,30 @@ static int conv_result(OpKind k, const OpAttr *a, const Meta *x, const Meta *w, 
     return 0;
 }
 
+/* What the kernel passes over: x, or x brought to attr.up. */
+static int conv_source(OpKind k, const OpAttr *a, const Meta *x, Meta *out)
+{
+    *out = *x;
+    if (!a->up[0] && !a->up[1])
+        return 0;
+    TRY(rule_ndim(k, "x", x, 4, 4));
+    TRY(rule_range(k, "height to upsample to", a->up[0], 1, UP_MOST));
+    TRY(rule_range(k, "width to upsample to", a->up[1], 1, UP_MOST));
+    out->shape.dim[1] = a->up[0];
+    out->shape.dim[2] = a->up[1];
+    return 0;
+}
+
 static int conv2d_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
 {
     const OpKind k = OP_CONV2D;
     int want, i = 2;
+    Meta x;
     TRY(rule_optional(k, a, 2, OP_HAS_BIAS | OP_HAS_RES, &want));
     TRY(rule_inputs(k, in, nin, want));
     TRY(rule_compute(k, "x", &in[0]));
-    TRY(conv_result(k, a, &in[0], &in[1], &out[0]));
+    TRY(conv_source(k, a, &in[0], &x));
+    TRY(conv_result(k, a, &x, &in[1], &out[0]));
     Meta bias = RULE_META(dtype_param(in[0].dtype), in[1].shape.dim[0]);
     if (a->has & OP_HAS_BIAS)
         TRY(rule_equal(k, "bias", &in[i++], &bias));
@@ -62,12 +80,17 @@ static int conv2d_grad(OpBuild *b, const OpGrad *g)
     if (dy == OP_NONE)
         return 0;
     if (g->need[0]) {
-        OpAttr a = conv_attr(g->attr, b->meta(b, g->in[0]));
+        Meta x;
+        TRY(conv_source(OP_CONV2D, g->attr, b->meta(b, g->in[0]), &x));
+        OpAttr a = conv_attr(g->attr, &x), small = {.meta = *b->meta(b, g->in[0])};
         TRY(RULE_EMIT(b, OP_CONV2D_BWD_X, &a, &g->din[0], 1, dy, g->in[1]));
+        if (g->attr->up[0])
+            TRY(RULE_EMIT(b, OP_UPSAMPLE_NEAREST_BWD, &small, &g->din[0], 1, g->din[0]));
     }
     if (g->need[1]) {
         OpAttr a = conv_attr(g->attr, b->meta(b, g->in[1]));
         a.meta.dtype = rule_grad_dtype(b, g->in[1]);
+        memcpy(a.up, g->attr->up, sizeof a.up);
         TRY(RULE_EMIT(b, OP_CONV2D_BWD_W, &a, &g->din[1], 1, dy, g->in[0]));
     }
     if (g->attr->has & OP_HAS_BIAS) {
@@ -107,8 +130,9 @@ static int conv2d_bwd_w_infer(const OpAttr *a, const Meta *in, int nin, Meta *ou
     TRY(rule_compute(k, "dy", &in[0]));
     TRY(rule_attr_shape(k, a));
     TRY(rule_dtype(k, "x", &in[1], in[0].dtype));
-    Meta w = rule_result(in[1].dtype, a);
-    TRY(conv_result(k, a, &in[1], &w, &dy));
+    Meta w = rule_result(in[1].dtype, a), x;
+    TRY(conv_source(k, a, &in[1], &x));
+    TRY(conv_result(k, a, &x, &w, &dy));
     TRY(rule_equal(k, "dy", &in[0], &dy));
     TRY(rule_wgrad_dtype(k, a, in[0].dtype));
     out[0] = rule_result(a->meta.dtype, a);
@@ -120,6 +144,8 @@ static int upsample_result(OpKind k, const Meta *x, const Meta *y)
 {
     TRY(rule_ndim(k, "x", x, 4, 4));
     Meta want = RULE_META(x->dtype, x->shape.dim[0], y->shape.dim[1], y->shape.dim[2], x->shape.dim[3]);
+    TRY(rule_range(k, "height", y->shape.dim[1], 1, UP_MOST));
+    TRY(rule_range(k, "width", y->shape.dim[2], 1, UP_MOST));
     return rule_equal(k, "result", y, &want);
 }
 

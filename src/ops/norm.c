@@ -114,6 +114,52 @@ static int layer_norm_bwd_infer(const OpAttr *a, const Meta *in, int nin, Meta *
     return 0;
 }
 
+static int rms_norm_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
+{
+    const OpKind k = OP_RMS_NORM;
+    TRY(rule_inputs(k, in, nin, 2));
+    TRY(rule_compute(k, "x", &in[0]));
+    TRY(rule_ndim(k, "x", &in[0], 1, OP_MAX_DIM));
+    TRY(rule_eps(k, a->eps));
+    Meta gain = RULE_META(dtype_param(in[0].dtype), shape_last(&in[0].shape));
+    TRY(rule_equal(k, "gamma", &in[1], &gain));
+    out[0] = in[0];
+    out[1] = RULE_META(gain.dtype, shape_rows(&in[0].shape));
+    *nout = 2;
+    return 0;
+}
+
+static int rms_norm_grad(OpBuild *b, const OpGrad *g)
+{
+    OpRef d[2];
+    TRY(rule_only_first(OP_RMS_NORM, g));
+    if (g->dout[0] == OP_NONE || !(g->need[0] || g->need[1]))
+        return 0;
+    TRY(RULE_EMIT(b, OP_RMS_NORM_BWD, &(OpAttr){.eps = g->attr->eps}, d, 2, g->dout[0], g->in[0], g->in[1], g->out[1]));
+    for (int i = 0; i < 2; i++)
+        if (g->need[i])
+            g->din[i] = d[i];
+    return 0;
+}
+
+static int rms_norm_bwd_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
+{
+    const OpKind k = OP_RMS_NORM_BWD;
+    (void)a;
+    TRY(rule_inputs(k, in, nin, 4));
+    TRY(rule_compute(k, "x", &in[1]));
+    TRY(rule_ndim(k, "x", &in[1], 1, OP_MAX_DIM));
+    Meta gain = RULE_META(dtype_param(in[1].dtype), shape_last(&in[1].shape));
+    Meta stat = RULE_META(gain.dtype, shape_rows(&in[1].shape));
+    TRY(rule_equal(k, "dy", &in[0], &in[1]));
+    TRY(rule_equal(k, "gamma", &in[2], &gain));
+    TRY(rule_equal(k, "rstd", &in[3], &stat));
+    out[0] = in[1];
+    out[1] = gain;
+    *nout = 2;
+    return 0;
+}
+
 static int l2_norm_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
 {
     (void)a;
@@ -153,6 +199,8 @@ const OpRule op_rule_GROUP_NORM = {.infer = group_norm_infer, .grad = group_norm
 const OpRule op_rule_GROUP_NORM_BWD = {.infer = group_norm_bwd_infer};
 const OpRule op_rule_LAYER_NORM = {.infer = layer_norm_infer, .grad = layer_norm_grad, .inplace = 1};
 const OpRule op_rule_LAYER_NORM_BWD = {.infer = layer_norm_bwd_infer};
+const OpRule op_rule_RMS_NORM = {.infer = rms_norm_infer, .grad = rms_norm_grad, .inplace = 1};
+const OpRule op_rule_RMS_NORM_BWD = {.infer = rms_norm_bwd_infer};
 const OpRule op_rule_L2_NORM = {.infer = l2_norm_infer, .grad = l2_norm_grad};
 const OpRule op_rule_L2_NORM_BWD = {.infer = l2_norm_bwd_infer};
 
@@ -165,6 +213,11 @@ OpRef op_group_norm(OpBuild *b, OpRef x, OpRef gamma, OpRef beta, int groups, fl
 OpRef op_layer_norm(OpBuild *b, OpRef x, OpRef gamma, OpRef beta, float eps)
 {
     return RULE_OP(b, OP_LAYER_NORM, &(OpAttr){.eps = eps}, 3, x, gamma, beta);
+}
+
+OpRef op_rms_norm(OpBuild *b, OpRef x, OpRef gamma, float eps)
+{
+    return RULE_OP(b, OP_RMS_NORM, &(OpAttr){.eps = eps}, 2, x, gamma);
 }
 
 OpRef op_l2_norm(OpBuild *b, OpRef x)

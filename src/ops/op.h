@@ -68,6 +68,8 @@ typedef struct {
     X(GROUP_NORM_BWD, "group_norm_bwd")                                                                        \
     X(LAYER_NORM, "layer_norm")                                                                                \
     X(LAYER_NORM_BWD, "layer_norm_bwd")                                                                        \
+    X(RMS_NORM, "rms_norm")             /* LAYER_NORM without the mean and beta                              */ \
+    X(RMS_NORM_BWD, "rms_norm_bwd")                                                                            \
     X(L2_NORM, "l2_norm")               /* rows scaled to unit length                                        */ \
     X(L2_NORM_BWD, "l2_norm_bwd")                                                                              \
     /* attention.c */                                                                                          \
@@ -152,6 +154,7 @@ typedef struct {
     int32_t causal;   /* ATTENTION: key j visible to query i iff j <= i */
     int32_t stride;   /* CONV2D*: 1 or 2, both axes */
     int32_t pad[4];   /* CONV2D*: top, left, bottom, right */
+    int32_t up[2];    /* CONV2D, CONV2D_BWD_W: height and width that x is brought to first, by nearest neighbour; 0, 0: as it is */
     int32_t bcast;    /* Bcast. DROPOUT: Drop */
     int32_t loss;     /* OpLoss: PIXEL_LOSS* */
     int32_t has;      /* OP_HAS_*: which optional inputs are present; absent inputs take no slot (x,w,res without bias) */
@@ -212,13 +215,15 @@ OpRef op_linear(OpBuild *b, OpRef x, OpRef w, OpRef bias, OpRef res);
 OpRef op_matmul(OpBuild *b, OpRef x, OpRef w);
 /* x[N,H,W,Ci]: T, w[Co,Ci,kh,kw]: T (the file's OIHW), bias[Co]: P, res [N,Ho,Wo,Co]: T. stride 1|2; pad = {top,left,bottom,right}. */
 OpRef op_conv2d(OpBuild *b, OpRef x, OpRef w, OpRef bias, OpRef res, int stride, const int pad[4]);
-/* Nearest neighbour to exactly h x w; source index = floor(dst * in / out) (torch F.interpolate mode=nearest). */
+/* Nearest neighbour to exactly h x w, at most 32768 each; source index = floor(dst * in / out) (torch F.interpolate mode=nearest). */
 OpRef op_upsample_nearest(OpBuild *b, OpRef x, int64_t h, int64_t w);
 /* y = act((x - mean_g) * rstd_g * gamma + beta), statistics per item and group of C/groups channels over all middle dims.
  * x[N,...,C]; gamma,beta [C]: P. act: ACT_NONE or ACT_SILU. Node outputs: y, mean[N,G]: P, rstd[N,G]: P. */
 OpRef op_group_norm(OpBuild *b, OpRef x, OpRef gamma, OpRef beta, int groups, float eps, Act act);
 /* Over the last dim. Node outputs: y, mean[rows]: P, rstd[rows]: P. */
 OpRef op_layer_norm(OpBuild *b, OpRef x, OpRef gamma, OpRef beta, float eps);
+/* y = x / sqrt(mean(x^2) + eps) * gamma over the last dim (Zhang & Sennrich, arXiv:1910.07467). Node outputs: y, rstd[rows]: P. */
+OpRef op_rms_norm(OpBuild *b, OpRef x, OpRef gamma, float eps);
 /* y = x / max(|x|, 1e-12) per row. Node outputs: y, norm[rows]: P. */
 OpRef op_l2_norm(OpBuild *b, OpRef x);
 /* softmax(q k^T * scale) v per head. q[N,Lq,H*D], k,v[N,Lk,H*D] -> [N,Lq,H*D]; head h owns channels [h*D,(h+1)*D).
@@ -278,10 +283,11 @@ OpRef op_dropout(OpBuild *b, OpRef x, OpRef position, float p, Drop what, uint64
  * LINEAR_BWD_W   dy[...,N], x[...,K]                                   -> dw[N,K]: attr.meta.dtype, P or T
  * BIAS_GRAD      dy[...,C]                                             -> [C]: P
  * CONV2D_BWD_X   dy[N,Ho,Wo,Co], w (, res); attr stride, pad, meta.shape = x's  -> dx
- * CONV2D_BWD_W   dy, x; attr stride, pad, meta.shape = w's             -> dw[Co,Ci,kh,kw]: P (or T: meta.dtype)
+ * CONV2D_BWD_W   dy, x; attr stride, pad, up, meta.shape = w's           -> dw[Co,Ci,kh,kw]: P (or T: meta.dtype)
  * UPSAMPLE_NEAREST_BWD dy; attr.meta.shape = x's                       -> dx
  * GROUP_NORM_BWD dy, x, gamma, beta, mean, rstd                        -> dx: T, dgamma: P, dbeta: P
  * LAYER_NORM_BWD dy, x, gamma, mean, rstd                              -> dx: T, dgamma: P, dbeta: P
+ * RMS_NORM_BWD   dy, x, gamma, rstd                                    -> dx: T, dgamma: P
  * L2_NORM_BWD    dy, y, norm                                           -> dx
  * ATTENTION_BWD  do, q, k, v, o, lse                                   -> dq, dk, dv: T
  * ACT_BWD        dy, x                                                 -> dx

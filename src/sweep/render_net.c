@@ -142,7 +142,7 @@ int render_net_build(Render *r, const RenderNetSpec *spec, RenderNet *net)
     nn_pop(&nn, mark);
     graph_output(net->graph, net->out, "out");
     TRY_GOTO(graph_status(net->graph));
-    TRY_GOTO(graph_optimize(net->graph));
+    TRY_GOTO(graph_optimize(net->graph, r->be));
     TRY_GOTO(plan_create(&net->plan, net->graph, r->be));
     net->bytes = plan_arena_bytes(net->plan) + plan_param_bytes(net->plan);
     net->kind = spec->kind;

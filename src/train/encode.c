@@ -48,7 +48,7 @@ static int finish(TrainEncoder *e, Pipeline *pipe, Backend *be, OpRef out)
 {
     graph_output(e->g, out, "encoded");
     e->out = out;
-    TRY(graph_optimize(e->g));
+    TRY(graph_optimize(e->g, be));
     e->row_out = shape_count(&graph_meta(e->g, out)->shape) / e->batch;
     e->stage = calloc((size_t)(e->batch * e->row_in), 4);
     e->result = malloc((size_t)(e->batch * e->row_out) * sizeof(float));

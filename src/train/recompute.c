@@ -28,7 +28,7 @@ static int differentiate(TrainTask *t, const uint8_t *mask)
             return err_set(ERR_NOTFOUND, "'%s' has no influence on the loss", graph_tensor(t->g, t->wrt[i])->name);
         graph_output(t->g, t->grad[i], NULL);
     }
-    TRY(graph_optimize(t->g));
+    TRY(graph_optimize(t->g, t->be));
     return plan_create(&t->plan, t->g, t->be);
 }
 

@@ -27,6 +27,11 @@ static const Case norm_cases[] = {
      .in = {IN_RANGE('T', 30, 31, 2, 20, 1283), IN('P', 1283), IN('P', 1283)}, .items = 1, .skip_fd = 1},
     {.name = "layer_norm one wide", .kind = OP_LAYER_NORM, .attr = {.eps = 1e-5f}, .nin = 3,
      .in = {IN('N', 5, 1), IN('C', 1), IN('C', 1)}, .items = 1, .skip_fd = 1},
+    {.name = "rms_norm", .kind = OP_RMS_NORM, .attr = {.eps = 1e-3f}, .nin = 2, .in = {IN('T', 2, 3, 7), IN('P', 7)}, .items = 1},
+    {.name = "rms_norm 320", .kind = OP_RMS_NORM, .attr = {.eps = 1e-6f}, .nin = 2, .in = {IN('T', 3, 65, 320), IN('P', 320)}, .items = 1,
+     .skip_fd = 1},
+    {.name = "rms_norm 1283, far mean", .kind = OP_RMS_NORM, .attr = {.eps = 1e-6f}, .nin = 2,
+     .in = {IN_RANGE('T', 30, 31, 2, 20, 1283), IN('P', 1283)}, .items = 1, .skip_fd = 1},
     {.name = "l2_norm", .kind = OP_L2_NORM, .nin = 1, .in = {IN('T', 4, 19)}, .items = 1},
     {.name = "l2_norm 768", .kind = OP_L2_NORM, .nin = 1, .in = {IN('T', 70, 768)}, .items = 1, .skip_fd = 1},
 };

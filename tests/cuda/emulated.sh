@@ -12,6 +12,7 @@ near() { # A.png B.png DB
     grep -q '^pixels' "$TMP/diff" || return 0
     sed -n 's/.*PSNR \([0-9.]*\) dB.*/\1/p' "$TMP/diff" | awk -v least="$3" '{ok = $1 >= least} END {exit !ok}'
 }
+same_pixels() { "$EMU" diff "$1" "$2" >"$TMP/diff" || true; ! grep -q '^pixels' "$TMP/diff"; }
 render() { # DEVICE DTYPE OUT
     "$EMU" sample "$MODEL" "a red fox" -o "$3" "device=$1" "dtype=$2" size=[32,24] steps=2 sampler=euler_a seed=5
 }
@@ -20,19 +21,30 @@ for t in f32 bf16; do
     check "emulated: $t image on the device" render cuda $t "$TMP/cuda-$t.png"
     check "emulated: $t images are alike" near "$TMP/cpu-$t.png" "$TMP/cuda-$t.png" $([ $t = f32 ] && echo 60 || echo 30)
 done
+check "emulated: bf16 image without CUDA graphs" env ATELIER_CUDA_GRAPHS=off "$EMU" sample "$MODEL" "a red fox" -o "$TMP/single.png" \
+    device=cuda dtype=bf16 size=[32,24] steps=2 sampler=euler_a seed=5
+check "emulated: CUDA graphs change no pixel" same_pixels "$TMP/cuda-bf16.png" "$TMP/single.png"
 
 # Large tensors have 8-bit moments, the others f32 ones; the values that are saved are averages.
 BIN=$EMU
+env_run() { # NAME=VALUE RUN...
+    local -x "$1"
+    shift
+    run "$@"
+}
 export EMU_DEVICES=2
 make_config "steps: 3" "batch: 2" "micro_batch: 1" "lora: {rank: 96}" "optimizer: {name: adamw8bit, lr: 2e-3, ema: 0.9}" \
     "checkpoint: {every: 1, keep: 3, background: false}"
-check "emulated: training on one device" run one device=cuda
+check "emulated: training on one device" env_run ATELIER_LOG=3 one device=cuda
+replayed() { sed -n 's/.*executor: \([0-9]*\) runs replayed, .*/\1/p' "$TMP/one/log" | grep -qx "$1"; }
+check "emulated: all micro-batches but the first are replayed" replayed 5
+check "emulated: all ops can be recorded" sh -c "! grep 'cannot be recorded' '$TMP/one/log'"
 interrupt KILL two device=cuda
 MPIRUN="mpirun -np 2"
-check "emulated: after kill -9 training goes on, on two devices" run two device=cuda
+check "emulated: after kill -9 training goes on, on two devices, without CUDA graphs" env_run ATELIER_CUDA_GRAPHS=off two device=cuda
 unset MPIRUN
 check "emulated: it was resumed" grep -q "resumed at step [12]" "$TMP/two/log"
-check "emulated: neither the interruption nor the number of devices changes a byte" alike one two
+check "emulated: neither the interruption nor the number of devices nor CUDA graphs change a byte" alike one two
 check "emulated: training on the CPU" run host device=cpu
 losses() { h5dump -d /loss "$(ls "$TMP/$1"/out/checkpoints/*.h5 | tail -1)" | grep -oE '\([0-9]+\): .*' | sed 's/([0-9]*)://' | tr -d ' ' | tr ',' '\n'; }
 same_losses() {

@@ -17,6 +17,10 @@ static const Case linear_cases[] = {
     {.name = nm, .kind = OP_CONV2D, .attr = {.stride = st, .pad = {t, l, b, r}, .has = h}, .tol = 3e-5, .items = 1, .skip_fd = 1, \
      .nin = __VA_ARGS__}
 
+#define CONV_UP(nm, h, uh, uw, ...)                                                                                               \
+    {.name = nm, .kind = OP_CONV2D, .attr = {.stride = 1, .pad = {1, 1, 1, 1}, .has = h, .up = {uh, uw}}, .tol = 3e-5, .items = 1, \
+     .skip_fd = 1, .nin = __VA_ARGS__}
+
 static const Case conv_cases[] = {
     CONV("conv 3x3", OP_HAS_BIAS, 1, 1, 1, 1, 1, 3, .in = {IN('T', 2, 6, 7, 16), IN('T', 24, 16, 3, 3), IN('P', 24)}),
     CONV("conv 3x3, 40 of 72, residual", OP_HAS_BIAS | OP_HAS_RES, 1, 1, 1, 1, 1, 4,
@@ -26,6 +30,10 @@ static const Case conv_cases[] = {
     CONV("conv 1x1", 0, 1, 0, 0, 0, 0, 2, .in = {IN('T', 2, 5, 5, 64), IN('T', 32, 64, 1, 1)}),
     CONV("conv from 4 channels", OP_HAS_BIAS, 1, 1, 1, 1, 1, 3, .in = {IN('T', 2, 6, 6, 4), IN('T', 40, 4, 3, 3), IN('P', 40)}),
     CONV("conv to 3 channels", OP_HAS_BIAS, 1, 1, 1, 1, 1, 3, .in = {IN('T', 1, 7, 6, 32), IN('T', 3, 32, 3, 3), IN('P', 3)}),
+    CONV_UP("conv of a doubled image", OP_HAS_BIAS, 8, 10, 3, .in = {IN('T', 2, 4, 5, 16), IN('T', 24, 16, 3, 3), IN('P', 24)}),
+    CONV_UP("conv of a quadrupled image, residual", OP_HAS_RES, 8, 12, 3, .in = {IN('T', 2, 2, 3, 12), IN('T', 8, 12, 3, 3), IN('T', 2, 8, 12, 8)}),
+    CONV_UP("conv of an image of another size", OP_HAS_BIAS, 7, 13, 3, .in = {IN('T', 2, 5, 6, 8), IN('T', 40, 8, 3, 3), IN('P', 40)}),
+    CONV_UP("conv of a smaller image", 0, 3, 8, 2, .in = {IN('T', 1, 5, 4, 8), IN('T', 8, 8, 3, 3)}),
     CONV("conv several tiles", OP_HAS_BIAS, 1, 1, 1, 1, 1, 3, .in = {IN('T', 3, 12, 13, 72), IN('T', 136, 72, 3, 3), IN('P', 136)}),
 };
 

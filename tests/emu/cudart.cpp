@@ -1,5 +1,7 @@
 /* Stand-in for the CUDA runtime: one device whose memory is the host's, filled with NaN when allocated; copies are checked
- * against the live allocations and their direction. Work runs at once, or is recorded while a stream is captured. */
+ * against the live allocations and their direction. Work runs at once, or is recorded while a stream is captured: with the addresses
+ * and sizes of that moment. Calls that a capture does not allow (waiting, allocating, copying from or to memory of the host that is
+ * not pinned, the default stream) fail and spoil it, as on a GPU. */
 #include "emu.h"
 
 #include "include/cuda_runtime.h"
@@ -9,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <set>
 #include <vector>
 
 extern "C" void emu_shared_limit(const void *kernel, size_t bytes);
@@ -21,12 +24,15 @@ struct EmuGraphExec {
 };
 struct EmuStream {
     EmuGraph *capture = nullptr;
+    bool spoilt = false;
 };
 struct EmuEvent {
     std::chrono::steady_clock::time_point at;
 };
 
 static std::map<const char *, size_t> live;
+static std::set<const void *> pinned;
+static EmuStream *capturing;
 static size_t used;
 static cudaError_t last_error = cudaSuccess;
 
@@ -49,6 +55,21 @@ static cudaError_t result(cudaError_t e)
     return e;
 }
 
+/* For calls that may not be made while a stream is captured. */
+static bool refused()
+{
+    if (!capturing)
+        return false;
+    capturing->spoilt = true;
+    last_error = cudaErrorStreamCaptureUnsupported;
+    return true;
+}
+#define NOT_WHILE_CAPTURING()                         \
+    do {                                              \
+        if (refused())                                \
+            return cudaErrorStreamCaptureUnsupported; \
+    } while (0)
+
 /* Whether [p, p+bytes) is inside one live device allocation. */
 static bool on_device(const void *p, size_t bytes)
 {
@@ -65,7 +86,7 @@ void emu::enqueue(void *stream, std::function<void()> work)
     EmuStream *s = static_cast<EmuStream *>(stream);
     if (s && s->capture)
         s->capture->work.push_back(std::move(work));
-    else
+    else if (s || !refused())
         work();
 }
 
@@ -126,6 +147,7 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
 
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
+    NOT_WHILE_CAPTURING();
     if (bytes > device_bytes() - used)
         return result(cudaErrorMemoryAllocation);
     size_t size = (bytes + 255) / 256 * 256;
@@ -145,6 +167,7 @@ cudaError_t cudaFree(void *p)
 {
     if (!p)
         return cudaSuccess;
+    NOT_WHILE_CAPTURING();
     auto it = live.find(static_cast<char *>(p));
     if (it == live.end())
         emu::fail({"cudaFree", 0}, "%p is not an allocation of the device", p);
@@ -157,12 +180,16 @@ cudaError_t cudaFree(void *p)
 
 cudaError_t cudaMallocHost(void **p, size_t bytes)
 {
+    NOT_WHILE_CAPTURING();
     *p = malloc(bytes ? bytes : 1);
+    pinned.insert(*p);
     return result(*p ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 
 cudaError_t cudaFreeHost(void *p)
 {
+    NOT_WHILE_CAPTURING();
+    pinned.erase(p);
     free(p);
     return cudaSuccess;
 }
@@ -173,6 +200,8 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpy
     bool from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
     if (bytes && (on_device(dst, bytes) != to || on_device(src, bytes) != from))
         emu::fail({"cudaMemcpyAsync", 0}, "%zu bytes from %p to %p: kind %d does not fit the live allocations", bytes, src, dst, kind);
+    if ((!to && !pinned.count(dst)) || (!from && !pinned.count(src)))
+        NOT_WHILE_CAPTURING();
     emu::enqueue(stream, [=] { memmove(dst, src, bytes); });
     return cudaSuccess;
 }
@@ -199,8 +228,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    if (stream && stream->capture)
-        return result(cudaErrorStreamCaptureUnsupported);
+    (void)stream;
+    NOT_WHILE_CAPTURING();
     return cudaSuccess;
 }
 
@@ -208,9 +237,11 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cu
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
 {
-    if (!stream || stream->capture)
+    if (!stream || capturing)
         return result(cudaErrorInvalidValue);
     stream->capture = new EmuGraph();
+    stream->spoilt = false;
+    capturing = stream;
     return cudaSuccess;
 }
 
@@ -220,17 +251,24 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
         return result(cudaErrorInvalidValue);
     *graph = stream->capture;
     stream->capture = nullptr;
-    return cudaSuccess;
+    capturing = nullptr;
+    if (!stream->spoilt)
+        return cudaSuccess;
+    delete *graph;
+    *graph = nullptr;
+    return result(cudaErrorStreamCaptureInvalidated);
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
 {
+    NOT_WHILE_CAPTURING();
     *exec = new EmuGraphExec{graph->work};
     return cudaSuccess;
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
+    NOT_WHILE_CAPTURING();
     for (auto &w : exec->work)
         emu::enqueue(stream, w);
     return cudaSuccess;
@@ -266,8 +304,17 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t)
     return cudaSuccess;
 }
 
-cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventQuery(cudaEvent_t)
+{
+    NOT_WHILE_CAPTURING();
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t)
+{
+    NOT_WHILE_CAPTURING();
+    return cudaSuccess;
+}
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
 {
@@ -275,7 +322,11 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
     return cudaSuccess;
 }
 
-cudaError_t cudaDeviceSynchronize(void) { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize(void)
+{
+    NOT_WHILE_CAPTURING();
+    return cudaSuccess;
+}
 
 cudaError_t cudaPeekAtLastError(void) { return last_error; }
 
@@ -294,6 +345,7 @@ const char *cudaGetErrorString(cudaError_t error)
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
     case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated: return "operation failed due to a previous error during capture";
     default: return "invalid argument";
     }
 }

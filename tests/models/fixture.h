@@ -101,7 +101,7 @@ static inline void fix_keep(Fix *f, OpRef t)
 static inline void fix_plan(Fix *f)
 {
     OK(graph_status(f->g));
-    OK(graph_optimize(f->g));
+    OK(graph_optimize(f->g, f->be));
     OK(plan_create(&f->plan, f->g, f->be));
     OK(exec_create(&f->ex, f->plan));
     OK(nn_params_bind(f->ps, f->g, f->ex));

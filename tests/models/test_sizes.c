@@ -46,7 +46,7 @@ static void check_unet(const char *config, int64_t params, double gflop)
     OpRef ctx = graph_input(g, "ctx", DTYPE_F32, SHAPE(2, 77, c.context));
     graph_output(g, unet_forward(&nn, &c, x, t, ctx), "y");
     OK(graph_status(g));
-    OK(graph_optimize(g));
+    OK(graph_optimize(g, NULL));
     assert_int_equal(count_params(g), params);
     assert_float_equal(graph_flops(g) / 1e9, gflop, 0.02 * gflop);
     graph_destroy(g);

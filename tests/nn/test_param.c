@@ -264,7 +264,7 @@ static void test_nn_param__bind_versions(void **state)
     graph_param(f.g, "m.unused", DTYPE_F32, SHAPE(3)); /* needs no values */
     nn_pop(&f.nn, mark);
     fix_keep(&f, out);
-    OK(graph_optimize(f.g));
+    OK(graph_optimize(f.g, f.be));
     OK(plan_create(&f.plan, f.g, f.be));
     OK(exec_create(&f.ex, f.plan));
     FAILS(nn_params_bind(f.ps, f.g, f.ex), ERR_NOTFOUND, "parameter 'm.lin.weight' has no values");

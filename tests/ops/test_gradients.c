@@ -149,6 +149,8 @@ static const Case cases[] = {
     {OP_CONV2D, .in = "f64[1,3,5,2] f64[2,2,2,3]", .attr = {.stride = 1, .pad = {2, 0, 1, 3}}},
     {OP_CONV2D, .in = "f64[2,3,4,3] f64[4,3,1,1] f64[4] f64[2,3,4,4]", .attr = {.stride = 1, .has = OP_HAS_BIAS | OP_HAS_RES}},
     {OP_CONV2D, .in = "f64[1,5,5,3] f64[2,3,1,1] f64[1,3,3,2]", .attr = {.stride = 2, .has = OP_HAS_RES}},
+    {OP_CONV2D, .in = "f64[2,2,3,3] f64[2,3,3,3] f64[2]", .attr = {.stride = 1, .pad = {1, 1, 1, 1}, .up = {4, 6}, .has = OP_HAS_BIAS}},
+    {OP_CONV2D, .in = "f64[1,3,4,2] f64[3,2,3,3]", .attr = {.stride = 2, .pad = {0, 0, 1, 1}, .up = {5, 3}}},
     {OP_UPSAMPLE_NEAREST, .in = "f64[2,3,4,2]", .attr = {.meta = M(F64, 2, 6, 8, 2)}},
     {OP_UPSAMPLE_NEAREST, .in = "f64[1,3,4,2]", .attr = {.meta = M(F64, 1, 7, 5, 2)}},
     {OP_UPSAMPLE_NEAREST, .in = "f64[1,5,4,2]", .attr = {.meta = M(F64, 1, 3, 4, 2)}},
@@ -159,6 +161,7 @@ static const Case cases[] = {
     {OP_GROUP_NORM, .in = "f64[3,8] f64[8] f64[8]", .attr = {.groups = 2, .eps = 1e-5f}},
     {OP_LAYER_NORM, .in = "f64[2,3,5] f64[5] f64[5]", .attr = {.eps = 1e-5f}},
     {OP_LAYER_NORM, .in = "f64[7] f64[7] f64[7]", .attr = {.eps = 1e-3f}},
+    {OP_RMS_NORM, .in = "f64[2,3,5] f64[5]", .attr = {.eps = 1e-3f}},
     {OP_L2_NORM, .in = "f64[2,3,5]"},
     {OP_ATTENTION, .in = "f64[2,5,6] f64[2,5,6] f64[2,5,6]", .attr = {.heads = 3, .scale = 0.7f}, .range = 2},
     {OP_ATTENTION, .in = "f64[2,5,6] f64[2,5,6] f64[2,5,6]", .attr = {.heads = 2, .scale = 0.6f, .causal = 1}, .range = 2},
@@ -349,7 +352,7 @@ static int net_open(Net *n, Problem *p, Backend *be, unsigned wrt, int recompute
             graph_output(n->g, n->grad[i], name);
         }
     TRY(graph_status(n->g));
-    TRY(graph_optimize(n->g));
+    TRY(graph_optimize(n->g, be));
     TRY(plan_create(&n->plan, n->g, be));
     TRY(exec_create(&n->ex, n->plan));
     if (!p->seed) {

@@ -106,6 +106,9 @@ static const Good good[] = {
     {OP_CONV2D, "bf16[2,8,9,3] bf16[5,3,3,3] f32[5] bf16[2,4,4,5]", "bf16[2,4,4,5]",
      {.stride = 2, .pad = {0, 0, 1, 1}, .has = OP_HAS_BIAS | OP_HAS_RES}},
     {OP_CONV2D, "f64[1,2,3,4] f64[6,4,1,1]", "f64[1,2,3,6]", {.stride = 1}},
+    {OP_CONV2D, "f32[2,3,4,3] f32[5,3,3,3]", "f32[2,7,8,5]", {.stride = 1, .pad = {1, 1, 1, 1}, .up = {7, 8}}},
+    {OP_CONV2D_BWD_W, "bf16[2,7,8,5] bf16[2,3,4,3]", "f32[5,3,3,3]",
+     {.stride = 1, .pad = {1, 1, 1, 1}, .up = {7, 8}, .meta = M(F32, 5, 3, 3, 3)}},
     {OP_CONV2D_BWD_X, "f32[2,4,4,5] f32[5,3,3,3]", "f32[2,8,9,3]",
      {.stride = 2, .pad = {0, 0, 1, 1}, .meta = M(F32, 2, 8, 9, 3)}},
     {OP_CONV2D_BWD_W, "bf16[2,4,4,5] bf16[2,8,9,3]", "f32[5,3,3,3]",
@@ -118,6 +121,8 @@ static const Good good[] = {
     {OP_GROUP_NORM_BWD, "bf16[2,4,6] bf16[2,4,6] f32[6] f32[6] f32[2,3] f32[2,3]", "bf16[2,4,6] f32[6] f32[6]",
      {.groups = 3, .eps = 1e-5f}},
     {OP_LAYER_NORM, "bf16[2,3,4] f32[4] f32[4]", "bf16[2,3,4] f32[6] f32[6]", {.eps = 1e-5f}},
+    {OP_RMS_NORM, "bf16[2,3,4] f32[4]", "bf16[2,3,4] f32[6]", {.eps = 1e-6f}},
+    {OP_RMS_NORM_BWD, "bf16[2,3,4] bf16[2,3,4] f32[4] f32[6]", "bf16[2,3,4] f32[4]", {.eps = 1e-6f}},
     {OP_LAYER_NORM_BWD, "bf16[2,3,4] bf16[2,3,4] f32[4] f32[6] f32[6]", "bf16[2,3,4] f32[4] f32[4]", {.eps = 1e-5f}},
     {OP_L2_NORM, "bf16[2,3,4]", "bf16[2,3,4] f32[6]", {.has = 0}},
     {OP_L2_NORM_BWD, "bf16[2,4] bf16[2,4] f32[2]", "bf16[2,4]", {.has = 0}},
@@ -213,6 +218,7 @@ static const Bad bad[] = {
      {.stride = 1, .has = OP_HAS_BIAS}},
     {OP_CONV2D, "f32[2,7,8,3] f32[5,3,3,3] f32[2,7,8,5]", ERR_SHAPE, "res is f32 [2,7,8,5]", "f32 [2,5,6,5]",
      {.stride = 1, .has = OP_HAS_RES}},
+    {OP_CONV2D, "f32[2,7,8,3] f32[5,3,3,3]", ERR_RANGE, "width to upsample to is 0", "expected 1 to 32768", {.stride = 1, .up = {7, 0}}},
     {OP_CONV2D_BWD_X, "f32[2,4,4,5] f32[5,3,3,3]", ERR_SHAPE, "dy is f32 [2,4,4,5]", "f32 [2,3,4,5]",
      {.stride = 2, .pad = {0, 0, 1, 1}, .meta = M(F32, 2, 7, 9, 3)}},
     {OP_CONV2D_BWD_W, "f32[2,4,4,5] f32[2,8,9,3]", ERR_SHAPE, "dy is f32 [2,4,4,5]", "f32 [2,4,4,6]",
@@ -233,6 +239,8 @@ static const Bad bad[] = {
     {OP_LAYER_NORM, "f32[2,3,4] f32[4] f32[3]", ERR_SHAPE, "beta is f32 [3]", "f32 [4]", {.has = 0}},
     {OP_LAYER_NORM, "f32[2,3,4] f32[4] f32[4]", ERR_RANGE, "eps is inf", "finite", {.eps = __builtin_inff()}},
     {OP_LAYER_NORM_BWD, "f32[2,4] f32[2,4] f32[4] f32[2] f32[3]", ERR_SHAPE, "rstd is f32 [3]", "f32 [2]", {.has = 0}},
+    {OP_RMS_NORM, "f32[2,3,4] f32[3]", ERR_SHAPE, "gamma is f32 [3]", "f32 [4]", {.has = 0}},
+    {OP_RMS_NORM_BWD, "f32[2,4] f32[2,4] f32[4] f32[3]", ERR_SHAPE, "rstd is f32 [3]", "f32 [2]", {.has = 0}},
     {OP_L2_NORM, "u8[2,3]", ERR_SHAPE, "x is u8", "expected f32, bf16 or f64", {.has = 0}},
     {OP_L2_NORM_BWD, "f32[2,4] f32[2,4] f32[4]", ERR_SHAPE, "norm is f32 [4]", "f32 [2]", {.has = 0}},
     {OP_ATTENTION, "f32[2,3,8] f32[2,5,8] f32[2,5,8]", ERR_SHAPE, "3 heads", "divisor of the 8 channels", {.heads = 3}},
@@ -437,7 +445,7 @@ static void test_ops_rules__weight_gradient_is_wide_for_parameters(void **state)
 static void test_ops_rules__only_output_0_is_differentiable(void **state)
 {
     (void)state;
-    static const OpKind kinds[] = {OP_GROUP_NORM, OP_LAYER_NORM, OP_L2_NORM, OP_ATTENTION};
+    static const OpKind kinds[] = {OP_GROUP_NORM, OP_LAYER_NORM, OP_RMS_NORM, OP_L2_NORM, OP_ATTENTION};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         Fake f;
         fake_init(&f);
@@ -497,7 +505,7 @@ static void test_ops_rules__emitters_pass_none_on(void **state)
     const OpRef r[] = {
         op_linear(b, no, x, no, no), op_linear(b, x, no, no, x), op_conv2d(b, no, x, no, no, 1, pad),
         op_conv2d(b, x, no, no, no, 1, pad), op_upsample_nearest(b, no, 2, 2), op_group_norm(b, no, x, x, 1, 0, ACT_NONE),
-        op_group_norm(b, x, no, x, 1, 0, ACT_NONE), op_layer_norm(b, x, x, no, 0), op_l2_norm(b, no),
+        op_group_norm(b, x, no, x, 1, 0, ACT_NONE), op_layer_norm(b, x, x, no, 0), op_rms_norm(b, x, no, 0), op_l2_norm(b, no),
         op_attention(b, x, no, x, 1, 1, 0), op_act(b, no, ACT_SILU), op_geglu(b, no), op_add(b, x, no), op_mul(b, no, x),
         op_scale(b, no, 1, no), op_scale(b, no, 1, x), op_add_bcast(b, x, no, BCAST_ROW),
         op_sum_bcast(b, no, BCAST_ROW, &m), op_concat(b, x, no), op_slice(b, no, 0, 1), op_cast(b, no, DTYPE_F32),

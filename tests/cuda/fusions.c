@@ -1,0 +1,235 @@
+/* What graph_optimize rewrites for a backend: the same results, and less memory. */
+#include "cpu/harness.h"
+#include "cuda/cuda.h"
+#include "graph/exec.h"
+
+#define OK(e)                          \
+    do {                               \
+        if ((e) < 0)                   \
+            fail_msg("%s", err_message()); \
+    } while (0)
+
+enum { PARAMS = 8, OUTS = 8 };
+
+typedef struct {
+    Graph *g;
+    Plan *plan;
+    Exec *ex;
+    OpRef x, param[PARAMS], out[OUTS];
+    float *value[PARAMS];
+    int nparam, nout;
+} Net;
+
+typedef void (*Build)(Net *n, OpBuild *b);
+
+static OpRef param(Net *n, Shape s)
+{
+    char name[16];
+    snprintf(name, sizeof name, "p%d", n->nparam);
+    OpRef t = graph_param(n->g, name, s.ndim == 1 ? DTYPE_F32 : graph_dtype(n->g), s);
+    assert_true(t >= 0);
+    return n->param[n->nparam++] = t;
+}
+
+static void keep(Net *n, OpRef t)
+{
+    char name[16];
+    if (t < 0)
+        fail_msg("%s", err_message());
+    snprintf(name, sizeof name, "y%d", n->nout);
+    graph_output(n->g, t, name);
+    n->out[n->nout++] = t;
+}
+
+/* The gradients of all parameters and of x, seeded with y itself. */
+static void differentiate(Net *n, OpRef y)
+{
+    OpRef wrt[PARAMS + 1], grad[PARAMS + 1];
+    memcpy(wrt, n->param, sizeof n->param);
+    wrt[n->nparam] = n->x;
+    OK(graph_backward(n->g, y, y, wrt, n->nparam + 1, grad, 0));
+    for (int i = 0; i <= n->nparam; i++)
+        keep(n, grad[i]);
+}
+
+static void net_init(Net *n, Backend *be, Dtype t, Build build, const Backend *fused)
+{
+    memset(n, 0, sizeof *n);
+    OK(graph_create(&n->g, t));
+    build(n, graph_builder(n->g));
+    OK(graph_status(n->g));
+    OK(graph_optimize(n->g, fused));
+    OK(plan_create(&n->plan, n->g, be));
+    OK(exec_create(&n->ex, n->plan));
+    for (int i = 0; i < n->nparam; i++) {
+        const Meta *m = graph_meta(n->g, n->param[i]);
+        int64_t count = shape_count(&m->shape);
+        n->value[i] = malloc((size_t)count * sizeof(float));
+        assert_non_null(n->value[i]);
+        for (int64_t k = 0; k < count; k++)
+            write_value(n->value[i], m->dtype, k, uniform(100 + (uint64_t)i, k, -1, 1) / (m->shape.ndim > 1 ? 4 : 1));
+        OK(exec_bind(n->ex, n->param[i], &(OpView){n->value[i], m->dtype, m->shape, 1, 0}));
+    }
+    const Shape *s = &graph_meta(n->g, n->x)->shape;
+    float *x = malloc((size_t)shape_count(s) * sizeof *x);
+    assert_non_null(x);
+    for (int64_t k = 0; k < shape_count(s); k++)
+        x[k] = (float)uniform(7, k, -1, 1);
+    OK(exec_write_f32(n->ex, n->x, x, shape_count(s)));
+    OK(exec_run(n->ex));
+    free(x);
+}
+
+static void net_deinit(Net *n)
+{
+    exec_destroy(n->ex);
+    plan_destroy(n->plan);
+    graph_destroy(n->g);
+    for (int i = 0; i < n->nparam; i++)
+        free(n->value[i]);
+}
+
+static int alive(const Net *n, OpKind k)
+{
+    int count = 0;
+    for (int i = 0; i < graph_node_count(n->g); i++)
+        count += graph_node(n->g, i)->kind == k && !graph_node(n->g, i)->dead;
+    return count;
+}
+
+/* Results as doubles; the caller's. */
+static double *result(const Net *n, int i, int64_t *count)
+{
+    const Meta *m = graph_meta(n->g, n->out[i]);
+    *count = shape_count(&m->shape);
+    float *f = malloc((size_t)*count * sizeof *f);
+    double *d = malloc((size_t)*count * sizeof *d);
+    assert_true(f && d);
+    OK(exec_read_f32(n->ex, n->out[i], f, *count));
+    for (int64_t k = 0; k < *count; k++)
+        d[k] = f[k];
+    free(f);
+    return d;
+}
+
+/* Every result of a and b: the same, or (tol > 0) as near as tol of value and rms. */
+static void compare(const Net *a, const Net *b, double tol, const char *what)
+{
+    assert_int_equal(a->nout, b->nout);
+    for (int i = 0; i < a->nout; i++) {
+        int64_t n, m;
+        double *x = result(a, i, &n), *y = result(b, i, &m), square = 0;
+        assert_int_equal(n, m);
+        for (int64_t k = 0; k < n; k++)
+            square += y[k] * y[k];
+        assert_true(square > 0);
+        for (int64_t k = 0; k < n; k++)
+            if (!(fabs(x[k] - y[k]) <= tol * (fabs(y[k]) + sqrt(square / (double)n))))
+                fail_msg("%s: result %d at %lld is %.9g, expected %.9g", what, i, (long long)k, x[k], y[k]);
+        free(x);
+        free(y);
+    }
+}
+
+static Backend *both[2];
+
+static int start(void **state)
+{
+    (void)state;
+    both[0] = make_backend(2, CPU_ISA_AVX512);
+    if (cuda_backend_create(&both[1], 0) < 0) {
+        fprintf(stderr, "%s\n", err_message());
+        return -1;
+    }
+    both[0]->fuses = both[1]->fuses; /* the CPU runs them too, though it does not gain */
+    return 0;
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    backend_destroy(both[0]);
+    backend_destroy(both[1]);
+    return 0;
+}
+
+/* ---- upsampling into convolutions ---- */
+
+static const int pad1[4] = {1, 1, 1, 1};
+
+/* Two resolutions more: one twice as large, one of another size, and a residual. */
+static OpRef upsampler(Net *n, OpBuild *b)
+{
+    n->x = graph_input(n->g, "x", DTYPE_F32, SHAPE(2, 4, 5, 8));
+    OpRef h = op_cast(b, n->x, graph_dtype(n->g));
+    h = op_act(b, op_conv2d(b, h, param(n, SHAPE(16, 8, 3, 3)), OP_NONE, OP_NONE, 1, pad1), ACT_SILU);
+    h = op_conv2d(b, op_upsample_nearest(b, h, 8, 10), param(n, SHAPE(8, 16, 3, 3)), param(n, SHAPE(8)), OP_NONE, 1, pad1);
+    OpRef big = op_upsample_nearest(b, h, 9, 13), w = param(n, SHAPE(8, 8, 3, 3));
+    OpRef y = op_conv2d(b, big, w, OP_NONE, OP_NONE, 1, pad1);
+    return op_add(b, op_conv2d(b, big, param(n, SHAPE(8, 8, 1, 1)), OP_NONE, OP_NONE, 1, (int[4]){0}), y);
+}
+
+static void build_upsampler(Net *n, OpBuild *b)
+{
+    keep(n, upsampler(n, b));
+}
+
+static void build_upsampler_gradients(Net *n, OpBuild *b)
+{
+    OpRef y = upsampler(n, b);
+    keep(n, y);
+    differentiate(n, y);
+}
+
+/* Someone else reads the large image: it must be made anyway. */
+static void build_read_upsampled(Net *n, OpBuild *b)
+{
+    n->x = graph_input(n->g, "x", graph_dtype(n->g), SHAPE(1, 3, 4, 8));
+    OpRef big = op_upsample_nearest(b, n->x, 6, 8);
+    OpRef y = op_conv2d(b, big, param(n, SHAPE(8, 8, 3, 3)), OP_NONE, OP_NONE, 1, pad1);
+    OpRef other = op_upsample_nearest(b, n->x, 6, 4);
+    keep(n, op_add(b, y, op_act(b, big, ACT_SILU)));
+    keep(n, op_conv2d(b, other, n->param[0], OP_NONE, OP_NONE, 1, pad1));
+    keep(n, other);
+}
+
+static void test_cuda_fusions__upsampling_changes_no_bit(void **state)
+{
+    static const Build builds[] = {build_upsampler, build_upsampler_gradients};
+    (void)state;
+    for (int k = 0; k < 8; k++) {
+        Net plain, fused;
+        Backend *be = both[k & 1];
+        Dtype t = k & 2 ? DTYPE_BF16 : DTYPE_F32;
+        net_init(&plain, be, t, builds[k / 4], NULL);
+        net_init(&fused, be, t, builds[k / 4], be);
+        assert_int_equal(alive(&plain, OP_UPSAMPLE_NEAREST), 2);
+        assert_int_equal(alive(&fused, OP_UPSAMPLE_NEAREST), 0);
+        compare(&fused, &plain, 0, be->name);
+        if (be == both[1])
+            assert_true(plan_arena_bytes(fused.plan) < plan_arena_bytes(plain.plan));
+        net_deinit(&plain);
+        net_deinit(&fused);
+    }
+}
+
+static void test_cuda_fusions__upsampling_that_others_read_stays(void **state)
+{
+    (void)state;
+    Net plain, fused;
+    net_init(&plain, both[1], DTYPE_F32, build_read_upsampled, NULL);
+    net_init(&fused, both[1], DTYPE_F32, build_read_upsampled, both[1]);
+    assert_int_equal(alive(&fused, OP_UPSAMPLE_NEAREST), 2);
+    compare(&fused, &plain, 0, "read by others");
+    net_deinit(&plain);
+    net_deinit(&fused);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cuda_fusions__upsampling_changes_no_bit),
+        cmocka_unit_test(test_cuda_fusions__upsampling_that_others_read_stays),
+    };
+    return cmocka_run_group_tests(tests, start, stop);
+}
