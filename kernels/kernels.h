@@ -168,6 +168,18 @@ void kernel_attention_bwd(int t, const void *dout, const void *q, const void *k,
                           void *dk, void *dv, int64_t n, int64_t lq, int64_t lk, int heads, int64_t d, float scale, int causal,
                           void *scratch, void *stream);
 
+/* ---- linear.cu: a linear layer and a low-rank path beside it, with one pass over x: y = x w^T (+ bias) (+ res) + u b^T,
+ * u = factor (s[0]) x a^T. bf16 on tensor cores; k and n multiples of 8, rank at most KERNEL_LOW_MOST ---- */
+enum { KERNEL_LOW_MOST = 64 };
+typedef struct {
+    int64_t rows, k, n;    /* x [rows,k], y [rows,n], u [rows,rank] */
+    int rank, transposed;  /* 0: w [n,k], a [rank,k], b [n,rank]; 1: w [k,n], a [k,rank], b [rank,n] */
+    float factor;
+} KernelLow;
+/* bias [n] float, res like y, s float; each may be NULL. res may be y. */
+void kernel_linear_low(const void *x, const void *w, const void *a, const void *b, const float *bias, const void *res, const float *s,
+                       void *y, void *u, const KernelLow *g, void *stream);
+
 /* ---- conv.cu: implicit GEMM over NHWC; the weights of the forward pass and of the data gradient are packed first ---- */
 typedef struct {
     int64_t n, h, w, ci;    /* x [n,h,w,ci] */

@@ -108,6 +108,28 @@ static int rows_run(Backend *be, const OpCall *c)
                         c->out[0].data, c->scratch);
 }
 
+/* ---- a low-rank path beside it: only to compare with, this backend does not ask for the rewrite ---- */
+
+static int low_run(Backend *be, const OpCall *c)
+{
+    (void)be;
+    if (c->in[0].dtype != DTYPE_F64)
+        return cpu_op_unsupported(c, c->in[0].dtype);
+    const OpKind kind = c->kind == OP_LINEAR_LOW ? OP_LINEAR : OP_LINEAR_BWD_X;
+    int has = c->attr->has, i = 4;
+    OpView base[4] = {c->in[0], c->in[1]};
+    for (int bit = OP_HAS_BIAS, n = 2; bit <= OP_HAS_RES; bit <<= 1)
+        if (has & bit)
+            base[n++] = c->in[i++];
+    double *u = c->out[1].data, scale = (double)c->attr->scale * (has & OP_HAS_LOW_S ? *(const double *)c->in[i].data : 1);
+    f64_rows(&(OpCall){.kind = kind, .attr = &(OpAttr){0}, .in = (OpView[]){c->in[0], c->in[2]}, .out = &c->out[1]});
+    for (int64_t k = 0; k < shape_count(&c->out[1].shape); k++)
+        u[k] *= scale;
+    f64_rows(&(OpCall){.kind = kind, .attr = &(OpAttr){.has = has & (OP_HAS_BIAS | OP_HAS_RES)}, .in = base, .out = &c->out[0]});
+    f64_rows(&(OpCall){.kind = kind, .attr = &(OpAttr){.has = OP_HAS_RES}, .in = (OpView[]){c->out[1], c->in[3], c->out[0]}, .out = &c->out[0]});
+    return 0;
+}
+
 /* ---- dw = dy^T x ---- */
 
 static GemmShape weight_shape(const Meta *in, Dtype out)
@@ -183,6 +205,7 @@ int cpu_linear_register(Backend *be)
     be->op[OP_LINEAR] = linear_any;
     be->op[OP_LINEAR_BWD_X] = linear_bwd_x_any;
     be->op[OP_LINEAR_BWD_W] = linear_bwd_w_any;
+    be->op[OP_LINEAR_LOW].run = be->op[OP_LINEAR_LOW_BWD_X].run = low_run;
     be->op[OP_BIAS_GRAD] = (BackendOp){bias_grad_scratch, NULL, bias_grad_run, NULL};
     return 0;
 }

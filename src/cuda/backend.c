@@ -129,10 +129,11 @@ static void forget(Backend *be, void *work)
     (void)cudaGraphExecDestroy(work);
 }
 
-static int choose_graphs(Backend *be)
+static int choose(Backend *be)
 {
-    static const char *const names[] = {"off", "on", NULL};
+    static const char *const names[] = {"off", "on", NULL}, *const low[] = {"off", "auto", "all", NULL};
     int on;
+    TRY(env_choice("ATELIER_LOW_RANK", low, CUDA_LOW_RANK_AUTO, &cuda_state(be)->low_rank));
     TRY(env_choice("ATELIER_CUDA_GRAPHS", names, 1, &on));
     if (!on)
         return 0;
@@ -204,7 +205,7 @@ int cuda_backend_create(Backend **out, int device)
     be->destroy = backend_destroy_cuda;
     be->acquire = cuda_mirror_acquire;
     be->drop = cuda_mirror_release;
-    TRY_GOTO(choose_graphs(be));
+    TRY_GOTO(choose(be));
     TRY_GOTO(open_device(st, device));
     cuda_act_register(be);
     cuda_arith_register(be);

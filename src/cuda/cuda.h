@@ -3,6 +3,8 @@
  * One stream per backend; ops are enqueued in order. cuBLAS is loaded at run time. Every matrix product is one call per item with
  * the shape of that item, so that what cuBLAS chooses, and with it every bit, does not depend on the batch.
  * Graphs that run again are recorded as CUDA graphs and replayed (Backend.record_begin); ATELIER_CUDA_GRAPHS=off launches every op.
+ * A LoRA's low-rank path goes into the product beside it (LINEAR_LOW) by one kernel where one item needs at most 2^32 multiplications;
+ * ATELIER_LOW_RANK=off does neither, =all takes the kernel for all sizes: for comparison, it changes the last bits of a result.
  * Built with nvcc, or against the emulated device of tests/emu.
  */
 #ifndef CUDA_CUDA_H

@@ -16,6 +16,8 @@ typedef struct {
     __typeof__(&cublasGemmEx) gemm;
 } CudaBlas;
 
+enum { CUDA_LOW_RANK_OFF, CUDA_LOW_RANK_AUTO, CUDA_LOW_RANK_ALL };
+
 typedef struct CudaMirror CudaMirror;
 
 typedef struct {
@@ -24,6 +26,7 @@ typedef struct {
     CudaBlas blas;
     cublasHandle_t handle;
     void *workspace;
+    int low_rank;         /* CUDA_LOW_RANK_*: which products take kernels/linear.cu; ATELIER_LOW_RANK=off|auto|all */
     CudaMirror *mirrors;
     int mirror_count, mirror_cap;
 } CudaState; /* Backend.impl */

@@ -18,6 +18,9 @@ double graph_node_flops(const Graph *g, int node)
         return gemm(g, n->in[0], n->in[1]);
     case OP_CONV2D:
         return gemm(g, n->out[0], n->in[1]);
+    case OP_LINEAR_LOW:
+    case OP_LINEAR_LOW_BWD_X:
+        return gemm(g, n->in[0], n->in[1]) + gemm(g, n->in[0], n->in[2]) + gemm(g, n->in[0], n->in[3]);
     case OP_LINEAR_BWD_W:
     case OP_CONV2D_BWD_W:
         return gemm(g, n->in[0], n->out[0]);

@@ -84,6 +84,97 @@ static void fuse_upsample(Graph *g, int i, const int *uses)
     up->dead = 1;
 }
 
+/* ---- low-rank paths ---- */
+
+/* The five nodes of y = base(x) (+ res) + up(scale(down(x))): outer is the one of base and up that adds the other's result. */
+typedef struct {
+    GraphNode *base, *down, *scale, *up, *outer;
+    OpRef res; /* OP_NONE: none */
+} LowRank;
+
+static GraphNode *producer(Graph *g, OpRef t, OpKind k, const int *uses, int once)
+{
+    int i = g->tensors[t].node;
+    return i >= 0 && !g->nodes[i].dead && g->nodes[i].kind == k && (!once || uses[t] == 1) ? &g->nodes[i] : NULL;
+}
+
+static OpRef res_of(const GraphNode *n)
+{
+    return n->attr.has & OP_HAS_RES ? n->in[n->nin - 1] : OP_NONE;
+}
+
+/* Whether `up` and `base` share their input by way of a scale and a product. */
+static int low_rank_between(Graph *g, LowRank *l, const int *uses)
+{
+    const OpKind k = l->base->kind;
+    if (!(l->scale = producer(g, l->up->in[0], OP_SCALE, uses, 0)) || !(l->down = producer(g, l->scale->in[0], k, uses, 1)))
+        return 0;
+    int segment = l->base->segment;
+    return l->down->in[0] == l->base->in[0] && !l->down->attr.has && !(l->up->attr.has & OP_HAS_BIAS) && l->down->segment == segment &&
+           l->scale->segment == segment && l->up->segment == segment;
+}
+
+static int find_low_rank(Graph *g, int i, const int *uses, LowRank *l)
+{
+    GraphNode *outer = &g->nodes[i];
+    OpRef y = res_of(outer);
+    GraphNode *inner = y < 0 ? NULL : producer(g, y, outer->kind, uses, 1);
+    if (!inner)
+        return 0;
+    *l = (LowRank){.base = inner, .up = outer, .outer = outer, .res = res_of(inner)};
+    if (low_rank_between(g, l, uses))
+        return 1;
+    l->base = outer;
+    l->up = inner;
+    return low_rank_between(g, l, uses);
+}
+
+/* Whether a node in slot `at` finds its inputs made and nobody has read u before. */
+static int may_stand(const Graph *g, const GraphNode *n, int at, const LowRank *l)
+{
+    for (int j = 0; j < n->nin; j++)
+        if (g->tensors[n->in[j]].node >= at)
+            return 0;
+    for (int i = 0; i < at; i++)
+        for (int j = 0; j < g->nodes[i].nin; j++)
+            if (!g->nodes[i].dead && &g->nodes[i] != l->up && g->nodes[i].in[j] == n->out[1])
+                return 0;
+    return 1;
+}
+
+/* y = base(x) + up(u), u = scale(down(x)): one node in the slot of the scale, or of the last of them where an input is made later. */
+static void fuse_low_rank(Graph *g, int i, const int *uses)
+{
+    LowRank l;
+    OpKind k = g->nodes[i].kind;
+    if (!find_low_rank(g, i, uses, &l))
+        return;
+    GraphNode n = {.kind = k == OP_LINEAR ? OP_LINEAR_LOW : OP_LINEAR_LOW_BWD_X, .attr = {.scale = l.scale->attr.scale}, .nin = 4, .nout = 2,
+                   .in = {l.base->in[0], l.base->in[1], l.down->in[1], l.up->in[1]}, .out = {l.outer->out[0], l.scale->out[0]},
+                   .segment = l.base->segment};
+    if (l.base->attr.has & OP_HAS_BIAS) {
+        n.in[n.nin++] = l.base->in[2];
+        n.attr.has |= OP_HAS_BIAS;
+    }
+    if (l.res >= 0) {
+        n.in[n.nin++] = l.res;
+        n.attr.has |= OP_HAS_RES;
+    }
+    if (l.scale->nin > 1) {
+        n.in[n.nin++] = l.scale->in[1];
+        n.attr.has |= OP_HAS_LOW_S;
+    }
+    int at = (int)(l.scale - g->nodes);
+    if (!may_stand(g, &n, at, &l) && !may_stand(g, &n, at = i, &l))
+        return;
+    l.base->dead = l.up->dead = l.down->dead = l.scale->dead = 1;
+    g->nodes[at] = n;
+    for (int j = 0; j < 2; j++) {
+        g->tensors[n.out[j]].node = at;
+        g->tensors[n.out[j]].slot = j;
+    }
+}
+
 int graph_optimize(Graph *g, const Backend *be)
 {
     TRY(graph_status(g));
@@ -98,6 +189,9 @@ int graph_optimize(Graph *g, const Backend *be)
     for (int i = 0; be && be->fuses & BACKEND_FUSE_UPSAMPLE && i < g->nnode; i++)
         if (!g->nodes[i].dead && g->nodes[i].kind == OP_UPSAMPLE_NEAREST)
             fuse_upsample(g, i, uses);
+    for (int i = 0; be && be->fuses & BACKEND_FUSE_LOW_RANK && i < g->nnode; i++)
+        if (!g->nodes[i].dead && (g->nodes[i].kind == OP_LINEAR || g->nodes[i].kind == OP_LINEAR_BWD_X))
+            fuse_low_rank(g, i, uses);
     free(uses);
     return 0;
 }

@@ -96,6 +96,47 @@ static int linear_bwd_w_infer(const OpAttr *a, const Meta *in, int nin, Meta *ou
     return 0;
 }
 
+/* Both ways: the two factors follow the path of x, from the first to the second. */
+static int low_infer(OpKind k, int forward, const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
+{
+    int want, i = 4, from = forward ? 1 : 0; /* the dimension of w that x has */
+    TRY(rule_optional(k, a, 4, (forward ? OP_HAS_BIAS : 0) | OP_HAS_RES | OP_HAS_LOW_S, &want));
+    TRY(rule_inputs(k, in, nin, want));
+    TRY(rule_compute(k, "x", &in[0]));
+    TRY(rule_finite(k, "scale", a->scale));
+    TRY(rule_ndim(k, "x", &in[0], 1, OP_MAX_DIM));
+    TRY(rule_ndim(k, "w", &in[1], 2, 2));
+    TRY(rule_ndim(k, "the first factor", &in[2], 2, 2));
+    TRY(rule_ndim(k, "the second factor", &in[3], 2, 2));
+    int64_t x = shape_last(&in[0].shape), y = in[1].shape.dim[1 - from], r = in[2].shape.dim[1 - from];
+    Dtype t = in[0].dtype;
+    Meta w = forward ? RULE_META(t, y, x) : RULE_META(t, x, y), first = forward ? RULE_META(t, r, x) : RULE_META(t, x, r);
+    Meta second = forward ? RULE_META(t, y, r) : RULE_META(t, r, y), bias = RULE_META(dtype_param(t), y), s = RULE_META(dtype_param(t), 1);
+    TRY(rule_equal(k, "w", &in[1], &w));
+    TRY(rule_equal(k, "the first factor", &in[2], &first));
+    TRY(rule_equal(k, "the second factor", &in[3], &second));
+    out[0] = rule_with_last(&in[0], y);
+    out[1] = rule_with_last(&in[0], r);
+    if (a->has & OP_HAS_BIAS)
+        TRY(rule_equal(k, "bias", &in[i++], &bias));
+    if (a->has & OP_HAS_RES)
+        TRY(rule_equal(k, "res", &in[i++], &out[0]));
+    if (a->has & OP_HAS_LOW_S)
+        TRY(rule_equal(k, "s", &in[i], &s));
+    *nout = 2;
+    return 0;
+}
+
+static int linear_low_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
+{
+    return low_infer(OP_LINEAR_LOW, 1, a, in, nin, out, nout);
+}
+
+static int linear_low_bwd_x_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
+{
+    return low_infer(OP_LINEAR_LOW_BWD_X, 0, a, in, nin, out, nout);
+}
+
 static int bias_grad_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
 {
     (void)a;
@@ -110,6 +151,8 @@ static int bias_grad_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, 
 const OpRule op_rule_LINEAR = {.infer = linear_infer, .grad = linear_grad};
 const OpRule op_rule_LINEAR_BWD_X = {.infer = linear_bwd_x_infer, .grad = linear_bwd_x_grad};
 const OpRule op_rule_LINEAR_BWD_W = {.infer = linear_bwd_w_infer};
+const OpRule op_rule_LINEAR_LOW = {.infer = linear_low_infer};
+const OpRule op_rule_LINEAR_LOW_BWD_X = {.infer = linear_low_bwd_x_infer};
 const OpRule op_rule_BIAS_GRAD = {.infer = bias_grad_infer};
 
 OpRef op_linear(OpBuild *b, OpRef x, OpRef w, OpRef bias, OpRef res)

@@ -57,6 +57,8 @@ typedef struct {
     X(LINEAR_BWD_X, "linear_bwd_x")     /* dx = dy w (+ res)                                                 */ \
     X(LINEAR_BWD_W, "linear_bwd_w")     /* dw = dy^T x                                                       */ \
     X(BIAS_GRAD, "bias_grad")           /* db[c] = sum over rows of dy[.,c]                                  */ \
+    X(LINEAR_LOW, "linear_low")         /* y = x w^T (+ bias) (+ res) + u b^T, u = scale (s[0]) x a^T         */ \
+    X(LINEAR_LOW_BWD_X, "linear_low_bwd_x") /* dx = dy w (+ res) + u a, u = scale (s[0]) dy b                 */ \
     /* conv.c */                                                                                               \
     X(CONV2D, "conv2d")                 /* y = conv(x, w) (+ bias) (+ res)                                   */ \
     X(CONV2D_BWD_X, "conv2d_bwd_x")                                                                            \
@@ -139,14 +141,15 @@ typedef enum { DROP_ELEMENT, DROP_CHANNEL, DROP_ITEM } Drop;
 
 /* Bits of OpAttr.has. */
 enum {
-    OP_HAS_BIAS = 1, /* LINEAR, CONV2D */
-    OP_HAS_RES = 2,  /* LINEAR, LINEAR_BWD_X, CONV2D, CONV2D_BWD_X */
-    OP_HAS_S = 1     /* SCALE */
+    OP_HAS_BIAS = 1, /* LINEAR, LINEAR_LOW, CONV2D */
+    OP_HAS_RES = 2,  /* LINEAR, LINEAR_BWD_X, LINEAR_LOW, LINEAR_LOW_BWD_X, CONV2D, CONV2D_BWD_X */
+    OP_HAS_S = 1,    /* SCALE */
+    OP_HAS_LOW_S = 4 /* LINEAR_LOW, LINEAR_LOW_BWD_X */
 };
 
 /* One flat record; each op documents the fields it reads (beside its emitter below). Unused fields are 0. */
 typedef struct {
-    float scale;      /* ATTENTION: softmax scale. SCALE: factor. DROPOUT: probability */
+    float scale;      /* ATTENTION: softmax scale. SCALE, LINEAR_LOW*: factor. DROPOUT: probability */
     float eps;        /* norms */
     int32_t act;      /* Act: ACT, GROUP_NORM */
     int32_t groups;   /* GROUP_NORM */
@@ -281,6 +284,9 @@ OpRef op_dropout(OpBuild *b, OpRef x, OpRef position, float p, Drop what, uint64
 /* ---- inputs of the backward ops (emitted by gradient rules only) ----
  * LINEAR_BWD_X   dy[...,N], w[N,K] (, res[...,K])                      -> dx[...,K]: T
  * LINEAR_BWD_W   dy[...,N], x[...,K]                                   -> dw[N,K]: attr.meta.dtype, P or T
+ * LINEAR_LOW     x[...,K], w[N,K], a[R,K], b[N,R] (, bias[N]: P) (, res[...,N]) (, s[1]: P) -> y[...,N]: T, u[...,R]: T; made by
+ *                graph_optimize only
+ * LINEAR_LOW_BWD_X dy[...,N], w[N,K], b[N,R], a[R,K] (, res[...,K]) (, s[1]: P) -> dx[...,K]: T, u[...,R]: T; likewise
  * BIAS_GRAD      dy[...,C]                                             -> [C]: P
  * CONV2D_BWD_X   dy[N,Ho,Wo,Co], w (, res); attr stride, pad, meta.shape = x's  -> dx
  * CONV2D_BWD_W   dy, x; attr stride, pad, up, meta.shape = w's           -> dw[Co,Ci,kh,kw]: P (or T: meta.dtype)

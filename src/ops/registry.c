@@ -23,6 +23,9 @@ uint8_t op_inplace_mask(OpKind k, const OpAttr *attr)
     case OP_LINEAR:
     case OP_CONV2D:
         return (uint8_t)(res << slot);
+    case OP_LINEAR_LOW:
+    case OP_LINEAR_LOW_BWD_X:
+        return (uint8_t)(res << (slot + 2));
     case OP_LINEAR_BWD_X:
     case OP_CONV2D_BWD_X:
         return (uint8_t)(res << 2);

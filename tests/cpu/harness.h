@@ -26,13 +26,15 @@ typedef struct {
     double lo, hi; /* values (ids: 0..hi-1) */
 } CaseIn;
 
+enum { CASE_MAX_IN = 7, CASE_MAX_RESULTS = CASE_MAX_IN + OP_MAX_OUT };
+
 typedef struct {
     const char *name;
     OpKind kind;
     OpAttr attr;
     char meta_kind; /* attr.meta.dtype becomes T ('T') or P ('P'); 0: as written */
     int nin;
-    CaseIn in[5];
+    CaseIn in[CASE_MAX_IN];
     double tol;     /* float: error over |value| + rms; 0: 1e-5 */
     double tol_bf;  /* bf16; 0: 2e-2 */
     int items;      /* 1: every batched input and output has items in dim 0, and items are independent */
@@ -243,7 +245,7 @@ static inline void eager_deinit(Eager *e)
 /* Results of one case: outputs of the op, then gradients of the inputs that have one. */
 typedef struct {
     Eager e;
-    OpRef in[5], out[OP_MAX_OUT], din[5], seed;
+    OpRef in[CASE_MAX_IN], out[OP_MAX_OUT], din[CASE_MAX_IN], seed;
     int nout;
     OpAttr attr;
 } Run;
@@ -288,7 +290,7 @@ static inline void run_inputs(Run *r, const Case *c, Backend *be, Dtype t, Dtype
 
 static inline void run_forward(Run *r, const Case *c)
 {
-    Meta min[5], mout[OP_MAX_OUT];
+    Meta min[CASE_MAX_IN], mout[OP_MAX_OUT];
     for (int k = 0; k < c->nin; k++)
         min[k] = r->e.meta[r->in[k]];
     if (op_rule(c->kind)->infer(&r->attr, min, c->nin, mout, &r->nout) < 0)
@@ -300,7 +302,7 @@ static inline void run_forward(Run *r, const Case *c)
 
 static inline void run_backward(Run *r, const Case *c, Dtype via, int64_t skip_items)
 {
-    uint8_t need[5] = {0};
+    uint8_t need[CASE_MAX_IN] = {0};
     OpRef dout[OP_MAX_OUT] = {OP_NONE, OP_NONE, OP_NONE, OP_NONE};
     int any = 0;
     for (int k = 0; k < c->nin; k++) {
@@ -345,7 +347,7 @@ static inline int run_results(const Run *r, const Case *c, OpRef *list)
 
 static inline void compare_values(const Case *c, const Run *got, const Run *want, double tol, const char *what)
 {
-    OpRef a[8], b[8];
+    OpRef a[CASE_MAX_RESULTS], b[CASE_MAX_RESULTS];
     int n = run_results(got, c, a);
     assert_int_equal(n, run_results(want, c, b));
     for (int k = 0; k < n; k++) {
@@ -366,7 +368,7 @@ static inline void compare_values(const Case *c, const Run *got, const Run *want
 
 static inline void compare_bits(const Case *c, const Run *got, const Run *want, const char *what)
 {
-    OpRef a[8], b[8];
+    OpRef a[CASE_MAX_RESULTS], b[CASE_MAX_RESULTS];
     int n = run_results(got, c, a);
     assert_int_equal(n, run_results(want, c, b));
     for (int k = 0; k < n; k++) {
@@ -438,7 +440,7 @@ static inline void check_items_on(Backend *be, const Case *cases, size_t n)
     for (size_t i = 0; i < n; i++)
         for (Dtype t = DTYPE_F32; t <= DTYPE_BF16 && cases[i].items && !(cases[i].cpu_only && be->acquire); t++) {
             Run all, one;
-            OpRef a[8], b[8];
+            OpRef a[CASE_MAX_RESULTS], b[CASE_MAX_RESULTS];
             int64_t items = cases[i].in[0].shape.dim[0];
             run_case(&all, &cases[i], be, t, t, 0, 0);
             int count = run_results(&all, &cases[i], a);
@@ -487,7 +489,7 @@ static inline void check_in_place_on(Backend *be, const Case *cases, size_t n)
                 size_t bytes = meta_bytes(&apart.e.meta[apart.out[0]]);
                 if (bytes == meta_bytes(&shared.e.meta[shared.in[k]])) {
                     Meta keep = shared.e.meta[shared.in[k]];
-                    OpView in[5], view[OP_MAX_OUT];
+                    OpView in[CASE_MAX_IN], view[OP_MAX_OUT];
                     for (int j = 0; j < cases[i].nin; j++)
                         in[j] = eager_view(&shared.e, shared.in[j]);
                     for (int j = 0; j < shared.nout; j++)

@@ -9,7 +9,7 @@
             fail_msg("%s", err_message()); \
     } while (0)
 
-enum { PARAMS = 8, OUTS = 8 };
+enum { PARAMS = 12, OUTS = 14 };
 
 typedef struct {
     Graph *g;
@@ -76,6 +76,8 @@ static void net_init(Net *n, Backend *be, Dtype t, Build build, const Backend *f
     for (int64_t k = 0; k < shape_count(s); k++)
         x[k] = (float)uniform(7, k, -1, 1);
     OK(exec_write_f32(n->ex, n->x, x, shape_count(s)));
+    if (graph_find(n->g, "s") >= 0)
+        OK(exec_write_f32(n->ex, graph_find(n->g, "s"), &(float){1.5f}, 1));
     OK(exec_run(n->ex));
     free(x);
 }
@@ -131,17 +133,23 @@ static void compare(const Net *a, const Net *b, double tol, const char *what)
     }
 }
 
+/* The CPU backend runs the rewritten graphs too, though it does not gain; where oneDNN is there. */
+#ifdef EMULATED
+enum { BACKENDS = 2 };
+#else
+enum { BACKENDS = 1 };
+#endif
 static Backend *both[2];
 
 static int start(void **state)
 {
     (void)state;
-    both[0] = make_backend(2, CPU_ISA_AVX512);
-    if (cuda_backend_create(&both[1], 0) < 0) {
+    both[1] = make_backend(2, CPU_ISA_AVX512);
+    if (cuda_backend_create(&both[0], 0) < 0) {
         fprintf(stderr, "%s\n", err_message());
         return -1;
     }
-    both[0]->fuses = both[1]->fuses; /* the CPU runs them too, though it does not gain */
+    both[1]->fuses = both[0]->fuses & BACKEND_FUSE_UPSAMPLE;
     return 0;
 }
 
@@ -197,16 +205,16 @@ static void test_cuda_fusions__upsampling_changes_no_bit(void **state)
 {
     static const Build builds[] = {build_upsampler, build_upsampler_gradients};
     (void)state;
-    for (int k = 0; k < 8; k++) {
+    for (int k = 0; k < 4 * BACKENDS; k++) {
         Net plain, fused;
-        Backend *be = both[k & 1];
+        Backend *be = both[k / 4];
         Dtype t = k & 2 ? DTYPE_BF16 : DTYPE_F32;
-        net_init(&plain, be, t, builds[k / 4], NULL);
-        net_init(&fused, be, t, builds[k / 4], be);
+        net_init(&plain, be, t, builds[k & 1], NULL);
+        net_init(&fused, be, t, builds[k & 1], be);
         assert_int_equal(alive(&plain, OP_UPSAMPLE_NEAREST), 2);
         assert_int_equal(alive(&fused, OP_UPSAMPLE_NEAREST), 0);
         compare(&fused, &plain, 0, be->name);
-        if (be == both[1])
+        if (be == both[0])
             assert_true(plan_arena_bytes(fused.plan) < plan_arena_bytes(plain.plan));
         net_deinit(&plain);
         net_deinit(&fused);
@@ -217,12 +225,67 @@ static void test_cuda_fusions__upsampling_that_others_read_stays(void **state)
 {
     (void)state;
     Net plain, fused;
-    net_init(&plain, both[1], DTYPE_F32, build_read_upsampled, NULL);
-    net_init(&fused, both[1], DTYPE_F32, build_read_upsampled, both[1]);
+    net_init(&plain, both[0], DTYPE_F32, build_read_upsampled, NULL);
+    net_init(&fused, both[0], DTYPE_F32, build_read_upsampled, both[0]);
     assert_int_equal(alive(&fused, OP_UPSAMPLE_NEAREST), 2);
     compare(&fused, &plain, 0, "read by others");
     net_deinit(&plain);
     net_deinit(&fused);
+}
+
+/* ---- low-rank paths into the products beside them ---- */
+
+static OpRef adapted(Net *n, OpBuild *b, OpRef x, int64_t in, int64_t out, int64_t rank, OpRef bias, OpRef res, OpRef s)
+{
+    OpRef y = op_linear(b, x, param(n, SHAPE(out, in)), bias, res), down = param(n, SHAPE(rank, in)), up = param(n, SHAPE(out, rank));
+    OpRef h = op_scale(b, op_linear(b, x, down, OP_NONE, OP_NONE), 0.5f, s);
+    return op_linear(b, h, up, OP_NONE, y);
+}
+
+/* Two modules that read the same x, and one after them with a bias and a residual. */
+static OpRef adapters(Net *n, OpBuild *b)
+{
+    n->x = graph_input(n->g, "x", DTYPE_F32, SHAPE(2, 9, 24));
+    OpRef x = op_act(b, op_cast(b, n->x, graph_dtype(n->g)), ACT_SILU);
+    OpRef p = adapted(n, b, x, 24, 40, 4, OP_NONE, OP_NONE, OP_NONE);
+    OpRef q = adapted(n, b, x, 24, 40, 8, OP_NONE, OP_NONE, OP_NONE);
+    OpRef s = graph_input(n->g, "s", DTYPE_F32, SHAPE(1));
+    return adapted(n, b, op_mul(b, p, q), 40, 24, 4, param(n, SHAPE(24)), x, s);
+}
+
+static void build_adapters(Net *n, OpBuild *b)
+{
+    keep(n, adapters(n, b));
+}
+
+static void build_adapters_gradients(Net *n, OpBuild *b)
+{
+    OpRef y = adapters(n, b);
+    keep(n, y);
+    differentiate(n, y);
+}
+
+static void test_cuda_fusions__low_rank_paths(void **state)
+{
+    static const Build builds[] = {build_adapters, build_adapters_gradients};
+    (void)state;
+    for (int k = 0; k < 4; k++) {
+        Net plain, fused;
+        int backward = k / 2;
+        Dtype t = k & 1 ? DTYPE_BF16 : DTYPE_F32;
+        net_init(&plain, both[0], t, builds[backward], NULL);
+        net_init(&fused, both[0], t, builds[backward], both[0]);
+        assert_int_equal(alive(&plain, OP_LINEAR_LOW), 0);
+        assert_int_equal(alive(&plain, OP_LINEAR_BWD_X), 9 * backward);
+        assert_int_equal(alive(&fused, OP_LINEAR_LOW), 3);
+        assert_int_equal(alive(&fused, OP_LINEAR), 0);
+        assert_int_equal(alive(&fused, OP_SCALE), 0);
+        assert_int_equal(alive(&fused, OP_LINEAR_LOW_BWD_X), 3 * backward);
+        assert_int_equal(alive(&fused, OP_LINEAR_BWD_X), 0);
+        compare(&fused, &plain, t == DTYPE_F32 ? 1e-5 : 3e-2, dtype_name(t));
+        net_deinit(&plain);
+        net_deinit(&fused);
+    }
 }
 
 int main(void)
@@ -230,6 +293,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_fusions__upsampling_changes_no_bit),
         cmocka_unit_test(test_cuda_fusions__upsampling_that_others_read_stays),
+        cmocka_unit_test(test_cuda_fusions__low_rank_paths),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -13,6 +13,31 @@ static const Case linear_cases[] = {
     LINEAR("linear rows", OP_HAS_BIAS, 3, .in = {IN('T', 4, 33), IN('T', 5, 33), IN('P', 5)}),
 };
 
+#define LOW(nm, k, h, n_, ...) \
+    {.name = nm, .kind = k, .attr = {.has = h, .scale = 0.7f}, .tol = 3e-5, .items = 1, .skip_fd = 1, .nin = n_, .in = {__VA_ARGS__}}
+
+/* x, w, first factor, second factor, bias, res, s: the ranks of each kernel, beyond them, and widths that no kernel takes. */
+static const Case low_cases[] = {
+    LOW("low rank 4", OP_LINEAR_LOW, OP_HAS_LOW_S, 5, IN('T', 2, 70, 40), IN('T', 24, 40), IN('T', 4, 40), IN('T', 24, 4), IN('C', 1)),
+    LOW("low rank 16, bias, residual", OP_LINEAR_LOW, OP_HAS_BIAS | OP_HAS_RES | OP_HAS_LOW_S, 7, IN('T', 2, 3, 24, 72), IN('T', 136, 72),
+        IN('T', 16, 72), IN('T', 136, 16), IN('P', 136), IN('T', 2, 3, 24, 136), IN('C', 1)),
+    LOW("low rank 24, bias", OP_LINEAR_LOW, OP_HAS_BIAS, 5, IN('T', 1, 30, 136), IN('T', 16, 136), IN('T', 24, 136), IN('T', 16, 24), IN('P', 16)),
+    LOW("low rank 63, residual", OP_LINEAR_LOW, OP_HAS_RES, 5, IN('T', 2, 33, 64), IN('T', 48, 64), IN('T', 63, 64), IN('T', 48, 63),
+        IN('T', 2, 33, 48)),
+    LOW("low rank 72", OP_LINEAR_LOW, OP_HAS_BIAS | OP_HAS_LOW_S, 6, IN('T', 2, 5, 40), IN('T', 24, 40), IN('T', 72, 40), IN('T', 24, 72),
+        IN('P', 24), IN('C', 1)),
+    LOW("low rank of 33 channels", OP_LINEAR_LOW, OP_HAS_BIAS | OP_HAS_RES, 6, IN('T', 4, 33), IN('T', 5, 33), IN('T', 2, 33), IN('T', 5, 2),
+        IN('P', 5), IN('T', 4, 5)),
+    LOW("low rank 4 backward", OP_LINEAR_LOW_BWD_X, OP_HAS_LOW_S, 5, IN('T', 2, 70, 24), IN('T', 24, 40), IN('T', 24, 4), IN('T', 4, 40), IN('C', 1)),
+    LOW("low rank 16 backward, residual", OP_LINEAR_LOW_BWD_X, OP_HAS_RES | OP_HAS_LOW_S, 6, IN('T', 2, 3, 24, 72), IN('T', 72, 136),
+        IN('T', 72, 16), IN('T', 16, 136), IN('T', 2, 3, 24, 136), IN('C', 1)),
+    LOW("low rank 20 backward", OP_LINEAR_LOW_BWD_X, 0, 4, IN('T', 1, 30, 136), IN('T', 136, 16), IN('T', 136, 20), IN('T', 20, 16)),
+    LOW("low rank 64 backward, residual", OP_LINEAR_LOW_BWD_X, OP_HAS_RES, 5, IN('T', 2, 33, 64), IN('T', 64, 48), IN('T', 64, 64),
+        IN('T', 64, 48), IN('T', 2, 33, 48)),
+    LOW("low rank of 33 channels backward", OP_LINEAR_LOW_BWD_X, OP_HAS_RES, 5, IN('T', 4, 33), IN('T', 33, 5), IN('T', 33, 2), IN('T', 2, 5),
+        IN('T', 4, 5)),
+};
+
 #define CONV(nm, h, st, t, l, b, r, ...)                                                                                     \
     {.name = nm, .kind = OP_CONV2D, .attr = {.stride = st, .pad = {t, l, b, r}, .has = h}, .tol = 3e-5, .items = 1, .skip_fd = 1, \
      .nin = __VA_ARGS__}

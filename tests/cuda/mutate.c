@@ -17,6 +17,7 @@ static const struct {
 } families[] = {
     {"attention", attention_short, sizeof attention_short / sizeof *attention_short},
     {"conv", conv_short, sizeof conv_short / sizeof *conv_short},
+    {"linear", linear_short, sizeof linear_short / sizeof *linear_short},
     {"norm", norm_short, sizeof norm_short / sizeof *norm_short},
 };
 
@@ -50,7 +51,7 @@ int main(int argc, char **argv)
         if (!strcmp(argv[1], families[family].name))
             break;
     if (argc != 3 || family == (int)(sizeof families / sizeof *families))
-        return fprintf(stderr, "usage: mutate attention|conv|norm N\n"), 2;
+        return fprintf(stderr, "usage: mutate attention|conv|linear|norm N\n"), 2;
     skip = atoi(argv[2]);
     const struct CMUnitTest tests[] = {cmocka_unit_test(run)};
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,4 @@
-/* Few and small cases that reach every barrier of the attention, convolution and norm kernels with more than one turn of its loop. */
+/* Few and small cases that reach every barrier of the attention, convolution, low-rank and norm kernels with more than one turn of its loop. */
 #ifndef TESTS_CUDA_MUTATE_CASES_H
 #define TESTS_CUDA_MUTATE_CASES_H
 
@@ -13,6 +13,11 @@ static const Case attention_short[] = {
 
 static const Case conv_short[] = {
     CONV("conv 3x3", OP_HAS_BIAS, 1, 1, 1, 1, 1, 3, .in = {IN('T', 1, 12, 11, 40), IN('T', 24, 40, 3, 3), IN('P', 24)}),
+};
+
+static const Case linear_short[] = {
+    LOW("low rank 16", OP_LINEAR_LOW, OP_HAS_BIAS, 5, IN('T', 1, 30, 136), IN('T', 24, 136), IN('T', 16, 136), IN('T', 24, 16), IN('P', 24)),
+    LOW("low rank 16 backward", OP_LINEAR_LOW_BWD_X, 0, 4, IN('T', 1, 30, 136), IN('T', 136, 24), IN('T', 136, 16), IN('T', 16, 24)),
 };
 
 static const Case norm_short[] = {

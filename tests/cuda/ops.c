@@ -101,6 +101,7 @@ FAMILY(embed)
 FAMILY(loss)
 FAMILY(norm)
 FAMILY(linear)
+FAMILY(low)
 FAMILY(conv)
 FAMILY(flash)
 
@@ -116,7 +117,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_ops__all_there),
-        TESTS(act), TESTS(adapter), TESTS(arith), TESTS(attention), TESTS(embed), TESTS(loss), TESTS(norm), TESTS(linear), TESTS(conv), TESTS(flash),
+        TESTS(act), TESTS(adapter), TESTS(arith), TESTS(attention), TESTS(embed), TESTS(loss), TESTS(norm), TESTS(linear), TESTS(low), TESTS(conv), TESTS(flash),
     };
     return cmocka_run_group_tests(tests, cuda_start, cuda_stop);
 }
