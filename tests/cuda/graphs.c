@@ -174,6 +174,43 @@ static void test_cuda_graphs__a_run_to_a_tensor_or_profiled_is_not_replayed(void
     net_deinit(&off);
 }
 
+typedef struct {
+    Net *net;
+    int calls;
+    float y[OUT];
+} Watch;
+
+static int watched(void *ctx, int i)
+{
+    Watch *w = ctx;
+    assert_int_equal(i, w->calls++);
+    if (i == 1)
+        OK(exec_read_f32(w->net->ex, w->net->y, w->y, OUT)); /* all work up to it has been enqueued */
+    return 0;
+}
+
+static void test_cuda_graphs__watched_runs_are_replayed_in_pieces(void **state)
+{
+    Net on, off;
+    (void)state;
+    start(&on, &off);
+    OK(exec_watch(on.ex, (OpRef[]){on.hidden, on.y}, 2));
+    for (int i = 0; i < 4; i++) {
+        Watch w = {&on, 0, {0}};
+        float x[N * H * W * C], y[OUT];
+        fill(x, N * H * W * C, 70 + (uint64_t)i);
+        OK(exec_write_f32(on.ex, on.x, x, N * H * W * C));
+        OK(exec_run_watched(on.ex, watched, &w));
+        assert_int_equal(w.calls, 2);
+        assert_int_equal(exec_replays(on.ex), i);
+        run(&off, 70 + (uint64_t)i, y);
+        assert_memory_equal(w.y, y, sizeof y);
+        assert_int_equal(both(&on, &off, 80), ++i); /* a run without anyone to tell takes the same pieces */
+    }
+    net_deinit(&on);
+    net_deinit(&off);
+}
+
 static int (*act_run)(Backend *be, const OpCall *c);
 
 static int act_that_waits(Backend *be, const OpCall *c)
@@ -212,6 +249,7 @@ int main(void)
         cmocka_unit_test(test_cuda_graphs__new_values_at_the_same_address),
         cmocka_unit_test(test_cuda_graphs__a_parameter_bound_elsewhere),
         cmocka_unit_test(test_cuda_graphs__a_run_to_a_tensor_or_profiled_is_not_replayed),
+        cmocka_unit_test(test_cuda_graphs__watched_runs_are_replayed_in_pieces),
         cmocka_unit_test(test_cuda_graphs__an_op_that_cannot_be_recorded),
         cmocka_unit_test(test_cuda_graphs__switch_is_checked),
     };
