@@ -180,6 +180,13 @@ $(EMU)/tests/model_%: tests/models/test_%.c $(EMU_OBJ) $(BUILD)/libatelier.a
 	$(Q)$(CC) $(CFLAGS) -Wno-conversion -DFIX_CUDA $(SYS_CFLAGS) -Itests -MMD -MP $(LDFLAGS) -rdynamic $< $(EMU_OBJ) $(BUILD)/libatelier.a $(LDLIBS) \
 	    -lcmocka -lstdc++ -o $@
 
+BENCH_GPU := $(wildcard benchmarks/gpu/*.c)
+$(EMU)/bench_gpu: $(BENCH_GPU) $(wildcard benchmarks/gpu/*.h) $(EMU_OBJ) $(BUILD)/libatelier.a
+	@mkdir -p $(@D)
+	$(SAY) CC "benchmarks/gpu [emulated]"
+	$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) -isystem tests/emu/include -Ikernels -Ibenchmarks/gpu $(LDFLAGS) -rdynamic $(BENCH_GPU) $(EMU_OBJ) $(BUILD)/libatelier.a \
+	    $(LDLIBS) -lstdc++ -o $@
+
 # Every tests/cuda/*.c and these models run here on the emulated device and in check-gpu, whole, on a GPU (tests/cuda/gpu.mk).
 EMU_ONLY := *taps|*odd_sizes|*unet__bf16|*items*|*clip_text__*|*vae__sd??|*vae__bf16|*lora_with_text_encoder
 check-emu: $(EMU_TESTS) $(EMU_MODELS) $(EMU)/atelier ## CUDA kernels, models and whole runs on the emulated device

@@ -99,6 +99,7 @@ template <int N> __device__ __forceinline__ void copy_wait() { asm volatile("cp.
 
 #include <cmath>
 #include <cstring>
+#include <tuple>
 
 #include "emu.h"
 
@@ -108,7 +109,9 @@ template <int N> __device__ __forceinline__ void copy_wait() { asm volatile("cp.
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 #define LAUNCH(k, grid, block, shared, stream, ...) \
-    emu::launch(#k, (const void *)(k), grid, block, shared, stream, [=] { k(__VA_ARGS__); })
+    emu::launch(#k, (const void *)(k), grid, block, shared, stream, [args = std::make_tuple(__VA_ARGS__)] { /* values as of now */ \
+        std::apply([](auto... a) { k(a...); }, args); \
+    })
 #define SHARED(T, name, n)         \
     static const char name##_key = 0; \
     T *name = static_cast<T *>(emu::shared_static(&name##_key, sizeof(T) * (n), alignof(T)))

@@ -3,7 +3,7 @@
 GPU        := build/gpu
 GPU_TESTS  := $(patsubst tests/cuda/%.c,$(GPU)/bin/%,$(filter-out tests/cuda/mutate.c,$(wildcard tests/cuda/*.c)))
 GPU_MODELS := $(CUDA_MODELS:%=$(GPU)/bin/model_%)
-GPU_BIN    := $(GPU_TESTS) $(GPU_MODELS)
+GPU_BIN    := $(GPU_TESTS) $(GPU_MODELS) $(GPU)/bin/bench_gpu
 GPU_CU     := $(patsubst tests/cuda/%.cu,$(CU)/tests/cuda/%.o,$(wildcard tests/cuda/*.cu))
 GPU_DEP    := $(GPU_CU:.o=.d) $(GPU_BIN:$(GPU)/bin/%=$(CU)/bin/%.d)
 GPU_VECTORS := $(addprefix tests/vectors/,unet vae text sd15-tiny sd21-tiny \
@@ -40,6 +40,11 @@ $(GPU)/bin/model_%: tests/models/test_%.c $(GPU_OBJ) $(GPU)/lib/libkernels.so $(
 	$(SAY) CC "$< [GPU]"
 	$(Q)$(CC) $(CFLAGS) -Wno-conversion -DFIX_CUDA $(SYS_CFLAGS) -isystem $(CUDA_HOME)/include -Itests -MMD -MP -MF $(CU)/bin/model_$*.d $< $(GPU_LINK) -lcmocka -o $@
 
+$(GPU)/bin/bench_gpu: $(BENCH_GPU) $(wildcard benchmarks/gpu/*.h) $(GPU_OBJ) $(GPU)/lib/libkernels.so $(BUILD)/libatelier.a $(CU)/no_dnnl.c
+	@mkdir -p $(@D)
+	$(SAY) CC "benchmarks/gpu [GPU]"
+	$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) -isystem $(CUDA_HOME)/include -Ikernels -Ibenchmarks/gpu $(BENCH_GPU) $(GPU_LINK) -o $@
+
 # What the emulated twins of the PTX give; the libraries that the programs need beside glibc; the vectors; the scripts.
 $(GPU)/ready: $(GPU_BIN) $(EMU)/tests/wrappers tests/cuda/check_gpu.sh tests/cuda/gpu_libs.sh tests/run.sh $(CU).state
 	@$(EMU)/tests/wrappers write $(GPU)/twins.bin
@@ -53,8 +58,8 @@ ifeq ($(CUDA_ON),)
 gpu-bundle:
 	@echo "make gpu-bundle needs nvcc" >&2; false
 check-gpu:
-	@echo "built without CUDA: the tests for a GPU are not built"; [ -z "$$TEST_TALLY" ] || echo "0 0 $(words $(GPU_BIN))" >>"$$TEST_TALLY"
-	@echo "0 passed, 0 failed, $(words $(GPU_BIN)) skipped"
+	@echo "built without CUDA: the tests for a GPU are not built"; [ -z "$$TEST_TALLY" ] || echo "0 0 $(words $(GPU_TESTS) $(GPU_MODELS))" >>"$$TEST_TALLY"
+	@echo "0 passed, 0 failed, $(words $(GPU_TESTS) $(GPU_MODELS)) skipped"
 else
 gpu-bundle: $(GPU)/ready ## build/gpu: tests and benchmarks to carry to a machine with a GPU
 	@du -sh $(GPU) | sed 's|\(.*\)\t\(.*\)|  \2: \1; there: build/gpu/check_gpu.sh|'

@@ -126,6 +126,12 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
     return cudaSuccess;
 }
 
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attr, int device)
+{
+    *value = attr == cudaDevAttrClockRate ? 1000000 : 1 << 20;
+    return result(device >= 0 && device < device_count() ? cudaSuccess : cudaErrorInvalidDevice);
+}
+
 cudaError_t cudaDriverGetVersion(int *version)
 {
     *version = 0;
