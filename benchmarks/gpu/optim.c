@@ -60,7 +60,7 @@ static int sumsq(void *ctx, int set)
 {
     Optim *o = ctx;
     (void)set;
-    kernel_sumsq(o->grad, o->n, o->tile, o->g->stream);
+    kernel_tile_sums(KERNEL_SUM_SQUARE, o->grad, NULL, o->n, o->tile, o->g->stream);
     return 0;
 }
 
@@ -138,7 +138,7 @@ static int buffers(Optim *o)
         TRY(gpu_random(o->g, &p[i], want[i].t, want[i].n));
     o->p = p[0], o->m = p[1], o->v = p[2], o->grad = p[3], o->m_max = p[4], o->v_max = p[5];
     o->m8 = p[6], o->v8 = p[7], o->sum = p[8], o->x = p[9], o->target = p[10];
-    TRY(o->g->be->alloc(o->g->be, (void **)&o->tile, (size_t)(o->n / KERNEL_SUMSQ_TILE + 1) * sizeof(double)));
+    TRY(o->g->be->alloc(o->g->be, (void **)&o->tile, (size_t)(o->n / KERNEL_TILE + 1) * sizeof(double)));
     TRY(cuda_check(cudaMemsetAsync(o->v, 0, (size_t)o->n * sizeof(float), o->g->stream), "clearing")); /* no root of a negative number */
     return tables(o);
 }
