@@ -117,6 +117,41 @@ done:
     return rc;
 }
 
+static int spread_named(Comm *c, const char *dir, const char *file, int sees)
+{
+    int64_t len = file ? (int64_t)strlen(file) + 1 : 0;
+    TRY(comm_bcast(c, &len, sizeof len, 0));
+    char *name = calloc(1, (size_t)len), *path = NULL;
+    int rc = comm_agree(c, name ? 0 : err_set(ERR_NOMEM, "out of memory"));
+    if (rc >= 0 && file)
+        memcpy(name, file, (size_t)len);
+    if (rc >= 0)
+        rc = comm_bcast(c, name, len, 0);
+    if (rc >= 0)
+        rc = comm_agree(c, io_path_join(&path, dir, name));
+    if (rc >= 0)
+        rc = comm_share_spread(c, path, sees);
+    free(path);
+    free(name);
+    return rc;
+}
+
+int comm_share_spread_dir(Comm *c, const char *dir, const char *suffix, int64_t most, int sees, int64_t *count)
+{
+    IoNames names = {0};
+    int rc = c->rank == 0 && io_file_is_dir(dir) ? io_dir_list(&names, dir, suffix) : 0;
+    int64_t n = most && most < names.count ? most : names.count, from = names.count - n;
+    rc = comm_agree(c, rc);
+    if (rc >= 0)
+        rc = comm_bcast(c, &n, sizeof n, 0);
+    for (int64_t i = 0; i < n && rc >= 0; i++)
+        rc = spread_named(c, dir, c->rank ? NULL : names.items[from + i], sees);
+    io_names_deinit(&names);
+    if (count)
+        *count = n;
+    return rc;
+}
+
 /* The sending end. What went wrong is told to the other end, which waits for blocks. */
 static int send_file(Comm *c, const char *path, char *buf)
 {

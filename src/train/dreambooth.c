@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "comm/share.h"
 #include "io/file.h"
 #include "sweep/sweep.h"
 
@@ -130,6 +131,40 @@ static int sweep_conf(const TrainConf *c, const char *dir, int threads, SweepCon
     return rc;
 }
 
+/* Every machine must have the same pictures: a folder from another run may hold more. */
+static int check_count(const char *dir, int64_t n)
+{
+    IoNames names;
+    TRY(io_dir_list(&names, dir, ".png"));
+    int rc = names.count == n ? 0 : err_set(ERR_BUSY, "%s holds %d pictures here, and %lld on rank 0's machine: remove it here", dir, names.count, (long long)n);
+    io_names_deinit(&names);
+    return rc;
+}
+
+/* To machines that do not share the folder: rank 0's pictures, and the sweep.yaml by which they are known as generated. */
+static int spread(Comm *comm, const char *dir)
+{
+    char *png = NULL, *yaml = NULL;
+    int sees, all, rc;
+    int64_t n = 0;
+    TRY(comm_share_test(comm, dir, &sees, &all));
+    if (all)
+        return 0;
+    rc = io_path_join(&png, dir, "png");
+    if (rc >= 0)
+        rc = io_path_join(&yaml, dir, "sweep.yaml");
+    TRY_GOTO(comm_agree(comm, rc));
+    TRY_GOTO(comm_share_spread_dir(comm, png, ".png", 0, sees, &n));
+    TRY_GOTO(comm_agree(comm, check_count(png, n)));
+    TRY_GOTO(comm_share_spread(comm, yaml, sees));
+    if (comm->rank == 0)
+        log_info("%s is not shared by all ranks: its %lld pictures are on all machines now", dir, (long long)n);
+done:
+    free(png);
+    free(yaml);
+    return rc;
+}
+
 int train_dreambooth_generate(const TrainConf *c, Comm *comm, int threads)
 {
     char *dir = NULL;
@@ -154,6 +189,8 @@ int train_dreambooth_generate(const TrainConf *c, Comm *comm, int threads)
         rc = err_set(ERR_PEER, "%d rank%s died while the class images were made; run again to continue", report.lost, report.lost > 1 ? "s" : "");
     else if (comm->rank == 0 && report.rendered)
         log_info("%lld class images made in %s (%.1f s)", (long long)report.rendered, dir, report.seconds);
+    TRY_GOTO(comm_agree(comm, rc));
+    rc = spread(comm, dir);
 done:
     free(dir);
     config_deinit(&sweep_conf_table, &sweep);

@@ -86,32 +86,15 @@ static int find_origin(Loop *l)
 static int spread_checkpoints(Loop *l)
 {
     char *dir = NULL;
-    IoNames names = {0};
-    int all;
-    TRY(comm_share_test(l->comm, l->c->output, &l->sees, &all));
-    if (all || !l->c->resume)
+    int sees, all;
+    TRY(comm_share_test(l->comm, l->c->output, &sees, &all));
+    if (all)
         return 0;
     if (l->comm->rank == 0)
         log_info("the output folder is not shared by all ranks: rank 0 keeps it and sends checkpoints to the others");
-    int rc = io_path_join(&dir, l->c->output, "checkpoints");
-    if (rc >= 0 && l->comm->rank == 0 && io_file_is_dir(dir))
-        rc = io_dir_list(&names, dir, ".h5");
-    rc = comm_agree(l->comm, rc);
-    int64_t n = names.count < l->c->checkpoint.keep ? names.count : l->c->checkpoint.keep;
+    int rc = comm_agree(l->comm, io_path_join(&dir, l->c->output, "checkpoints"));
     if (rc >= 0)
-        rc = comm_bcast(l->comm, &n, sizeof n, 0);
-    for (int64_t i = 0; i < n && rc >= 0; i++) {
-        char name[64] = "", *path = NULL;
-        if (l->comm->rank == 0)
-            snprintf(name, sizeof name, "%s", names.items[names.count - n + i]);
-        rc = comm_bcast(l->comm, name, sizeof name, 0);
-        if (rc >= 0)
-            rc = comm_agree(l->comm, io_path_join(&path, dir, name));
-        if (rc >= 0)
-            rc = comm_share_spread(l->comm, path, l->sees);
-        free(path);
-    }
-    io_names_deinit(&names);
+        rc = comm_share_spread_dir(l->comm, dir, ".h5", l->c->checkpoint.keep, sees, NULL);
     free(dir);
     return rc;
 }

@@ -72,6 +72,22 @@ check "unshared: same LoRA" cmp calm/out/lora.safetensors disk1/out/lora.safeten
 check "unshared: the other machine got the checkpoint" test -n "$(ls disk2/out/checkpoints)"
 check "unshared: caches on both" test -n "$(ls disk1/cache/*/*.h5)" -a -n "$(ls disk2/cache/*/*.h5)"
 
+# Class images are made by both and kept by rank 0; the other machine gets them. A later one that has none gets them too.
+boot="prompt: sks sign, class_prompt: a sign, count: 5, steps: 2, guidance: 3"
+sed -e "\$ a dreambooth: {$boot}" -e 's/^steps: .*/steps: 6/' -e 's|^output: .*|output: ../un/boot|' -e 's|^cache: .*|cache: ../un/cache\ncache_scope: node|' \
+    train.yaml >boot.yaml
+mkdir -p boot && (cd boot && "$BIN" train ../boot.yaml) >boot/log 2>&1 && mv un/boot boot/out
+class() { (cd un2 && on 1 "${MPI[@]}" --hostfile ../hosts -np 2 "$BIN" train ../boot.yaml "$@") >un2/log 2>&1; }
+check "unshared: class images" class
+check "unshared: the same class images" diff -r boot/out/class/png disk1/boot/class/png
+check "unshared: on both machines" diff -r disk1/boot/class/png disk2/boot/class/png
+check "unshared: same LoRA with class images" cmp boot/out/lora.safetensors disk1/boot/lora.safetensors
+rm -r disk2/boot
+check "unshared: a machine that is new" class resume=false
+check "unshared: has the class images too" diff -r disk1/boot/class/png disk2/boot/class/png
+cp disk1/boot/class/png/000000.png disk2/boot/class/png/strange.png
+class resume=false && not_ok "unshared: other class images" "exit 0" || check "unshared: other class images" grep -q "holds 6 pictures here, and 5 on rank 0" un2/log
+
 cat >sweep.yaml <<E
 model: $MODEL
 output: un/run
