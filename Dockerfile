@@ -1,6 +1,6 @@
 # docker build --build-arg COMMIT=$(git describe --always --dirty --abbrev=12) -t atelier .
 # docker run --gpus all -v $PWD:/data atelier train my-lora.yaml          several ranks: --entrypoint mpirun ... -np 4 atelier train ...
-# --build-arg CUDA=12-4 adds NVIDIA's compiler to the first stage and the CUDA runtime and cuBLAS to the second; without it: a CPU image.
+# --build-arg CUDA=13-0 adds NVIDIA's compiler to the first stage and cuBLAS and NCCL to the second; without it: a CPU image.
 FROM debian:bookworm-slim AS build
 ARG CUDA=
 COPY packaging/image.sh /usr/local/bin/image.sh

@@ -200,7 +200,7 @@ check-emu-san: $(BUILD)/libatelier.a ## the kernels under ASan and UBSan, then a
 	@EMU_RACE=grid TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(BUILD)/emu-tsan/tests/ops $(BUILD)/emu-tsan/tests/optim
 	@MUTATE=$(BUILD)/emu-tsan/tests/mutate tests/run.sh tests/cuda/mutate.sh
 
-include tests/cuda/gpu.mk
+-include tests/cuda/gpu.mk # packages carry no tests
 
 # ---- tests -------------------------------------------------------------------------------------------------------------
 MPI_TESTS  := $(filter $(BUILD)/tests/mpi/%,$(TESTBIN))
@@ -320,10 +320,11 @@ deb: ## a Debian package in build/deb
 	@tests/deps.sh $(APT) $(DEB_APT)
 	@packaging/deb.sh
 
-check-package: atelier ## make install and dist, the Debian package, man pages, completion, Kubernetes manifests, the image's steps
+check-package: atelier ## make install and dist, man pages, completion, Kubernetes manifests, the image's steps in a bare Debian root
+	@[ "$$(id -u)" != 0 ] || tests/deps.sh mmdebstrap
 	@tests/run.sh $(sort $(wildcard tests/package/*.sh))
 
-check-image: atelier ## the image's steps in a bare Debian root and the Debian package (minutes; root)
+check-image: atelier ## the image's steps with all compiled in there, also with CUDA, and the Debian package (minutes; root)
 	@tests/deps.sh $(DEB_APT) mmdebstrap
 	@IMAGE=1 DEB=1 TEST_TIMEOUT=1800 tests/run.sh tests/package/image.sh tests/package/deb.sh
 
