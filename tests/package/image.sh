@@ -6,8 +6,9 @@
 command -v mmdebstrap >/dev/null && [ "$(id -u)" = 0 ] || { echo "skip image: needs root and mmdebstrap (make check-package installs it)"; exit 0; }
 [ -n "${IMAGE_NS:-}" ] || IMAGE_NS=1 exec unshare -m bash "$0" # mounts end with the script
 . tests/train/lib.sh
+[ "$(awk '/MemAvailable/ {print int($2 / 1048576)}' /proc/meminfo)" -lt 8 ] || mount -t tmpfs none "$TMP" # a third of the time
 base=$TMP/base run=$TMP/run
-trap 'umount -R "$base/usr/local/cuda" "$base/proc" "$run/proc" 2>/dev/null; rm -rf --one-file-system "$TMP"' EXIT
+trap 'umount -R "$base/usr/local/cuda" "$base/proc" "$run/proc" 2>/dev/null; umount "$TMP" 2>/dev/null; rm -rf --one-file-system "$TMP"' EXIT
 step() { # NAME ROOT STEP [VARIABLE=VALUE...]
     local start=$SECONDS name=$1
     cp packaging/image.sh "$2/usr/local/bin/"
