@@ -320,8 +320,8 @@ deb: ## a Debian package in build/deb
 	@tests/deps.sh $(APT) $(DEB_APT)
 	@packaging/deb.sh
 
-check-package: atelier ## make install and dist, man pages, completion, Kubernetes manifests, the image's steps in a bare Debian root
-	@[ "$$(id -u)" != 0 ] || tests/deps.sh mmdebstrap
+check-package: atelier ## make install and dist, the Debian package, man pages, completion, Kubernetes manifests, the image's steps in a bare root
+	@[ "$$(id -u)" != 0 ] || tests/deps.sh $(DEB_APT) mmdebstrap
 	@tests/run.sh $(sort $(wildcard tests/package/*.sh))
 
 check-image: atelier ## the image's steps with all compiled in there, also with CUDA, and the Debian package (minutes; root)
