@@ -189,8 +189,8 @@ $(EMU)/bench_gpu: $(BENCH_GPU) $(wildcard benchmarks/gpu/*.h) $(EMU_OBJ) $(BUILD
 
 # Every tests/cuda/*.c and these models run here on the emulated device and in check-gpu, whole, on a GPU (tests/cuda/gpu.mk).
 EMU_ONLY := *taps|*odd_sizes|*unet__bf16|*items*|*clip_text__*|*vae__sd??|*vae__bf16|*lora_with_text_encoder
-check-emu: $(EMU_TESTS) $(EMU_MODELS) $(EMU)/atelier ## CUDA kernels, models and whole runs on the emulated device
-	@TEST_ONLY='$(EMU_ONLY)' ATELIER_EMU=$(EMU)/atelier tests/run.sh $(EMU_TESTS) $(EMU_MODELS) tests/cuda/emulated.sh
+check-emu: $(EMU_TESTS) $(EMU_MODELS) $(EMU)/atelier $(EMU)/bench_gpu ## CUDA kernels, models, benchmarks and whole runs on the emulated device
+	@TEST_ONLY='$(EMU_ONLY)' ATELIER_EMU=$(EMU)/atelier BENCH_GPU=$(EMU)/bench_gpu tests/run.sh $(EMU_TESTS) $(EMU_MODELS) tests/cuda/bench.sh tests/cuda/emulated.sh
 
 check-emu-san: $(BUILD)/libatelier.a ## the kernels under ASan and UBSan, then as TSan fibers with blocks in order and with blocks unordered
 	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" build/asan/emu/tests/ops build/asan/emu/tests/optim

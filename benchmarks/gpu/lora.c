@@ -225,7 +225,7 @@ int gpu_lora(const Gpu *g)
     static const int batches[] = {1, 4, 8};
     UnetConfig c;
     net_sd15(g, &c);
-    for (int i = 0; i < (g->tiny ? 2 : 3); i++) {
+    for (int i = 0; i < (g->tiny ? 1 : 3); i++) {
         char name[64];
         LoraRun r = {.n = 0};
         snprintf(name, sizeof name, "LoRA SD 1.5 512x512, batch %d", batches[i]);

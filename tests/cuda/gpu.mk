@@ -46,11 +46,11 @@ $(GPU)/bin/bench_gpu: $(BENCH_GPU) $(wildcard benchmarks/gpu/*.h) $(GPU_OBJ) $(G
 	$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) -isystem $(CUDA_HOME)/include -Ikernels -Ibenchmarks/gpu $(BENCH_GPU) $(GPU_LINK) -o $@
 
 # What the emulated twins of the PTX give; the libraries that the programs need beside glibc; the vectors; the scripts.
-$(GPU)/ready: $(GPU_BIN) $(EMU)/tests/wrappers tests/cuda/check_gpu.sh tests/cuda/gpu_libs.sh tests/run.sh $(CU).state
+$(GPU)/ready: $(GPU_BIN) $(EMU)/tests/wrappers tests/cuda/check_gpu.sh tests/cuda/gpu_libs.sh tests/run.sh benchmarks/gpu.sh benchmarks/gpu_peer.py $(CU).state
 	@$(EMU)/tests/wrappers write $(GPU)/twins.bin
 	@tests/cuda/gpu_libs.sh $(GPU)
 	@mkdir -p $(GPU)/tests; cp tests/run.sh $(GPU)/tests/; cp tests/cuda/check_gpu.sh tests/cuda/cublas.sh $(GPU)/; echo "commit $(COMMIT)" >$(GPU)/commit
-	@cp -r --parents $(GPU_VECTORS) $(GPU)/
+	@cp -r --parents $(GPU_VECTORS) benchmarks/gpu.sh benchmarks/gpu_peer.py $(GPU)/
 	@touch $@
 
 .PHONY: gpu-bundle check-gpu
