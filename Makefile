@@ -192,15 +192,17 @@ EMU_ONLY := *taps|*odd_sizes|*unet__bf16|*items*|*clip_text__*|*vae__sd??|*vae__
 check-emu: $(EMU_TESTS) $(EMU_MODELS) $(EMU)/atelier $(EMU)/bench_gpu ## CUDA kernels, models, benchmarks and whole runs on the emulated device
 	@TEST_ONLY='$(EMU_ONLY)' ATELIER_EMU=$(EMU)/atelier BENCH_GPU=$(EMU)/bench_gpu tests/run.sh $(EMU_TESTS) $(EMU_MODELS) tests/cuda/bench.sh tests/cuda/emulated.sh
 
-check-emu-san: $(BUILD)/libatelier.a ## the kernels under ASan and UBSan, then as TSan fibers with blocks in order and with blocks unordered
-	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" build/asan/emu/tests/ops build/asan/emu/tests/optim
-	@tests/run.sh build/asan/emu/tests/ops build/asan/emu/tests/optim
-	@$(MAKE) --no-print-directory TSAN=-fsanitize=thread $(BUILD)/emu-tsan/tests/ops $(BUILD)/emu-tsan/tests/optim $(BUILD)/emu-tsan/tests/mutate
-	@TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(BUILD)/emu-tsan/tests/ops $(BUILD)/emu-tsan/tests/optim
-	@EMU_RACE=grid TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(BUILD)/emu-tsan/tests/ops $(BUILD)/emu-tsan/tests/optim
-	@MUTATE=$(BUILD)/emu-tsan/tests/mutate tests/run.sh tests/cuda/mutate.sh
+EMU_SAN  := $(EMU_TESTS:$(EMU)/tests/%=%)
+TSAN_BIN := $(BUILD)/emu-tsan/tests
+check-emu-san: $(BUILD)/libatelier.a ## the kernels under ASan and UBSan, then as TSan fibers with blocks in order and with blocks unordered; each barrier taken away
+	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" $(EMU_SAN:%=build/asan/emu/tests/%)
+	@tests/run.sh $(EMU_SAN:%=build/asan/emu/tests/%)
+	@$(MAKE) --no-print-directory TSAN=-fsanitize=thread $(EMU_SAN:%=$(TSAN_BIN)/%) $(TSAN_BIN)/mutate
+	@TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(EMU_SAN:%=$(TSAN_BIN)/%)
+	@EMU_RACE=grid TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(EMU_SAN:%=$(TSAN_BIN)/%)
+	@MUTATE=$(TSAN_BIN)/mutate tests/run.sh tests/cuda/mutate.sh
 
--include tests/cuda/gpu.mk # packages carry no tests
+include tests/cuda/gpu.mk # packages carry no tests
 
 # ---- tests -------------------------------------------------------------------------------------------------------------
 MPI_TESTS  := $(filter $(BUILD)/tests/mpi/%,$(TESTBIN))
@@ -213,7 +215,7 @@ FUZZ_SECONDS ?= 3
 check: install-deps ## build and run all tests; the last line counts them
 	@rm -f build/tally; mkdir -p build
 	@export TEST_TALLY=$(CURDIR)/build/tally; rc=0; \
-	for t in atelier check-unit check-mpi check-cli check-emu check-gpu check-fuzz check-slurm check-cloud check-package lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
+	for t in atelier check-unit check-mpi check-cli check-emu check-emu-san check-gpu check-fuzz check-slurm check-cloud check-package lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
 	awk '{p += $$1; f += $$2; s += $$3} END {printf "%d passed, %d failed%s\n", p, f, s ? ", " s " skipped" : ""}' build/tally; exit $$rc
 
 check-unit: $(UNIT_TESTS) ## tests of one process

@@ -16,7 +16,7 @@ static const Case conv_short[] = {
 };
 
 static const Case linear_short[] = {
-    LOW("low rank 16", OP_LINEAR_LOW, OP_HAS_BIAS, 5, IN('T', 1, 30, 136), IN('T', 24, 136), IN('T', 16, 136), IN('T', 24, 16), IN('P', 24)),
+    LOW("low rank 16", OP_LINEAR_LOW, OP_HAS_BIAS, 5, IN('T', 1, 30, 104), IN('T', 24, 104), IN('T', 16, 104), IN('T', 24, 16), IN('P', 24)),
     LOW("low rank 16 backward", OP_LINEAR_LOW_BWD_X, 0, 4, IN('T', 1, 30, 136), IN('T', 136, 24), IN('T', 136, 16), IN('T', 16, 24)),
 };
 
