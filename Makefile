@@ -202,7 +202,7 @@ check-emu-san: $(BUILD)/libatelier.a ## the kernels under ASan and UBSan, then a
 	@EMU_RACE=grid TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(EMU_SAN:%=$(TSAN_BIN)/%)
 	@MUTATE=$(TSAN_BIN)/mutate tests/run.sh tests/cuda/mutate.sh
 
-include tests/cuda/gpu.mk # packages carry no tests
+-include tests/cuda/gpu.mk # packages carry no tests
 
 # ---- tests -------------------------------------------------------------------------------------------------------------
 MPI_TESTS  := $(filter $(BUILD)/tests/mpi/%,$(TESTBIN))
