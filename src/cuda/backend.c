@@ -81,6 +81,12 @@ static int backend_sync(Backend *be)
     return cuda_check(cudaStreamSynchronize(cuda_state(be)->stream), "CUDA");
 }
 
+static int backend_memory(Backend *be, size_t *free, size_t *total)
+{
+    (void)be;
+    return cuda_check(cudaMemGetInfo(free, total), "device memory");
+}
+
 static int backend_upload(Backend *be, void *dst, const void *src, size_t bytes)
 {
     if (!bytes)
@@ -202,6 +208,7 @@ int cuda_backend_create(Backend **out, int device)
     be->upload = backend_upload;
     be->download = backend_download;
     be->sync = backend_sync;
+    be->memory = backend_memory;
     be->destroy = backend_destroy_cuda;
     be->acquire = cuda_mirror_acquire;
     be->drop = cuda_mirror_release;

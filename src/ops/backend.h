@@ -57,6 +57,7 @@ struct Backend {
     int (*upload)(Backend *be, void *dst, const void *host_src, size_t bytes);
     int (*download)(Backend *be, void *host_dst, const void *src, size_t bytes);
     int (*sync)(Backend *be);
+    int (*memory)(Backend *be, size_t *free, size_t *total); /* of the device, in bytes; NULL: device memory is the host's */
     /* Parameters lie in host memory. acquire gives their address on the device: a copy that is shared by all who acquired the
      * same array and written again when the version has grown; drop undoes one acquire. NULL: used where they are. */
     int (*acquire)(Backend *be, const OpView *host, void **device);

@@ -1,6 +1,7 @@
 #include "train/task.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -173,7 +174,33 @@ int train_task_spare(const TrainTask *t)
     double arena, params, state;
     int ranks = t->comm->local_size > 0 ? t->comm->local_size : 1;
     train_task_bytes(t, &arena, &params, &state);
+    if (t->be->memory)
+        arena = 0; /* the device's */
     return (arena + state) * ranks + state <= memory();
+}
+
+static const char *settings(const TrainTask *t, char *buf, size_t size)
+{
+    snprintf(buf, size, "lower micro_batch or resolution%s%s", t->conf->gradient_checkpointing ? "" : ", set gradient_checkpointing=true",
+             t->conf->dtype ? "" : ", or dtype=bf16");
+    return buf;
+}
+
+/* All of a rank's training is in the memory of its device; trained parameters are there once, as part of the state. */
+static int fits_device(const TrainTask *t, double arena, double params, double state)
+{
+    size_t free_now, total;
+    double mib = 1 << 20, trained = 0;
+    char what[160];
+    TRY(t->be->memory(t->be, &free_now, &total));
+    for (int i = 0; i < t->nwrt; i++)
+        trained += (double)shape_count(&graph_meta(t->g, t->wrt[i])->shape) * 4;
+    double need = arena + params + state - trained;
+    if (need <= (double)free_now)
+        return 0;
+    return err_set(ERR_RANGE, "%.0f MiB (activations %.0f, parameters %.0f, optimizer %.0f) do not fit into the %.0f MiB of the device that are "
+                   "free, of %.0f: %s", need / mib, arena / mib, (params - trained) / mib, state / mib, (double)free_now / mib,
+                   (double)total / mib, settings(t, what, sizeof what));
 }
 
 /* Mapped weights are not counted: the system may drop and read them again. */
@@ -181,15 +208,17 @@ int train_task_fits(const TrainTask *t)
 {
     double have = memory(), arena, params, state, mib = 1 << 20;
     int ranks = t->comm->local_size > 0 ? t->comm->local_size : 1;
+    char what[160];
     train_task_bytes(t, &arena, &params, &state);
+    if (t->be->memory) {
+        TRY(fits_device(t, arena, params, state));
+        arena = 0;
+    }
     if ((arena + state) * ranks <= have)
         return 0;
-    return err_set(ERR_RANGE,
-                   "%d x %.0f MiB (activations %.0f, optimizer %.0f) do not fit into this machine's %.0f MiB: lower micro_batch%s or "
-                   "resolution%s%s",
-                   ranks, (arena + state) / mib, arena / mib, state / mib, have / mib, ranks > 1 ? ", the number of ranks" : "",
-                   t->conf->gradient_checkpointing ? "" : ", set gradient_checkpointing=true",
-                   t->conf->dtype ? "" : ", or dtype=bf16");
+    return err_set(ERR_RANGE, "%d x %.0f MiB (activations %.0f, optimizer %.0f) do not fit into this machine's %.0f MiB: %s%s", ranks,
+                   (arena + state) / mib, arena / mib, state / mib, have / mib, ranks > 1 ? "start fewer ranks on it, " : "",
+                   settings(t, what, sizeof what));
 }
 
 int train_task_load(TrainTask *t, const char *root, IoSafetensors *files, NnNameFn names)

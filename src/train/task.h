@@ -82,7 +82,8 @@ int train_task_make_plan(TrainTask *t);
 int train_task_load(TrainTask *t, const char *root, IoSafetensors *files, NnNameFn names);
 /* Bytes of a rank: the arena, all parameters (frozen ones may stay mapped), sums and state of the optimizer. */
 void train_task_bytes(const TrainTask *t, double *arena, double *params, double *state);
-/* ERR_RANGE when the ranks of this node need more memory than it has, with the settings to change. Before any work. */
+/* ERR_RANGE when the ranks of this node need more memory than it has, or this rank more than its device has free, with the settings to
+ * change. Before any work. */
 int train_task_fits(const TrainTask *t);
 /* 1 when this node also has room for a second copy of the optimizer's state. */
 int train_task_spare(const TrainTask *t);

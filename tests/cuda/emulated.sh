@@ -51,6 +51,12 @@ same_losses() {
     paste <(losses one) <(losses host) | awk '{d = $1 - $2; if (d < 0) d = -d; if (d > 1e-4 * ($2 > 0 ? $2 : -$2)) bad = 1; n++} END {exit bad || n < 3}'
 }
 check "emulated: losses as on the CPU" same_losses
+if EMU_DEVICE_BYTES=40000000 run small device=cuda; then
+    not_ok "emulated: what does not fit into the device's memory is refused"
+else
+    check "emulated: what does not fit into the device's memory is refused, with what to change" grep -qE \
+        "^atelier: [0-9]+ MiB \(activations [0-9]+, parameters [0-9]+, optimizer [0-9]+\) do not fit into the [0-9]+ MiB of the device that are free, of [0-9]+: lower micro_batch" "$TMP/small/log"
+fi
 if (cd "$TMP/one" && EMU_DEVICES=1 mpirun -np 2 "$EMU" train ../train.yaml device=cuda output=three) >"$TMP/log" 2>&1; then
     not_ok "emulated: ranks beyond the devices are refused"
 else
