@@ -145,6 +145,7 @@ $(EMU)/tests/cuda/%.o: tests/cuda/%.cu
 	$(SAY) CXX $<
 	$(Q)g++ $(EMU_CXX) $(SAN) $(TSAN) -MMD -MP -x c++ -c $< -o $@
 
+$(EMU)/nccl.o: EMU_CXX += -DOMPI_SKIP_MPICXX $(subst -I,-isystem ,$(MPI_CFLAGS))
 $(EMU)/%.o: tests/emu/%.cpp
 	@mkdir -p $(@D)
 	$(SAY) CXX $<
@@ -187,10 +188,16 @@ $(EMU)/bench_gpu: $(BENCH_GPU) $(wildcard benchmarks/gpu/*.h) $(EMU_OBJ) $(BUILD
 	$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) -isystem tests/emu/include -Ikernels -Ibenchmarks/gpu $(LDFLAGS) -rdynamic $(BENCH_GPU) $(EMU_OBJ) $(BUILD)/libatelier.a \
 	    $(LDLIBS) -lstdc++ -o $@
 
+$(EMU)/tests/sums: tests/emu/sums.c $(EMU_OBJ) $(BUILD)/libatelier.a
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(CFLAGS) -Wno-conversion $(SYS_CFLAGS) -MMD -MP $(LDFLAGS) $(TSAN) -rdynamic $^ $(LDLIBS) -lstdc++ -o $@
+
 # Every tests/cuda/*.c and these models run here on the emulated device and in check-gpu, whole, on a GPU (tests/cuda/gpu.mk).
 EMU_ONLY := *taps|*odd_sizes|*unet__bf16|*items*|*clip_text__*|*vae__sd??|*vae__bf16|*lora_with_text_encoder
-check-emu: $(EMU_TESTS) $(EMU_MODELS) $(EMU)/atelier $(EMU)/bench_gpu ## CUDA kernels, models, benchmarks and whole runs on the emulated device
-	@TEST_ONLY='$(EMU_ONLY)' ATELIER_EMU=$(EMU)/atelier BENCH_GPU=$(EMU)/bench_gpu tests/run.sh $(EMU_TESTS) $(EMU_MODELS) tests/cuda/bench.sh tests/cuda/emulated.sh
+check-emu: $(EMU_TESTS) $(EMU_MODELS) $(EMU)/atelier $(EMU)/bench_gpu $(EMU)/tests/sums ## CUDA kernels, models, benchmarks and whole runs on the emulated device
+	@TEST_ONLY='$(EMU_ONLY)' ATELIER_EMU=$(EMU)/atelier BENCH_GPU=$(EMU)/bench_gpu SUMS=$(EMU)/tests/sums tests/run.sh $(EMU_TESTS) $(EMU_MODELS) \
+	    tests/cuda/bench.sh tests/cuda/emulated.sh tests/cuda/ranks.sh
 
 EMU_SAN  := $(EMU_TESTS:$(EMU)/tests/%=%)
 TSAN_BIN := $(BUILD)/emu-tsan/tests
@@ -333,4 +340,4 @@ check-image: atelier ## the image's steps with all compiled in there, also with 
 clean:
 	rm -rf build atelier
 
--include $(CU_OBJ:.o=.d) $(EMU_OBJ:.o=.d) $(EMU_TEST_CU:.o=.d) $(EMU_TESTS:=.d) $(EMU_MODELS:=.d) $(GPU_DEP) $(LIBOBJ:.o=.d) $(CLIOBJ:.o=.d) $(TESTBIN:=.d) $(BENCHBIN:=.d)
+-include $(CU_OBJ:.o=.d) $(EMU_OBJ:.o=.d) $(EMU_TEST_CU:.o=.d) $(EMU_TESTS:=.d) $(EMU_MODELS:=.d) $(EMU)/tests/sums.d $(GPU_DEP) $(LIBOBJ:.o=.d) $(CLIOBJ:.o=.d) $(TESTBIN:=.d) $(BENCHBIN:=.d)

@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/signal.h"
 #include "cli/cli.h"
-#include "comm/guard.h"
+#include "comm/device.h"
 #include "graph/device.h"
 #include "train/loop.h"
 
@@ -36,6 +36,7 @@ static int run(Comm *comm, const TrainConf *c)
     if (rc >= 0)
         rc = signal_install();
     TRY_GOTO(comm_agree(comm, rc));
+    TRY_GOTO(comm_device_check(comm, be));
     TRY_GOTO(comm_guard_create(comm, &(CommGuardConf){c->patience, train_places, TRAIN_PLACES, stuck, comm}));
     TRY_GOTO(train_run(c, comm, be, &r));
     if (comm->rank == 0)

@@ -15,9 +15,9 @@
 #include "comm/comm_impl.h"
 
 /* Words of a report to rank 0, and of rank 0's to the others. */
-enum { R_ENTERED, R_LEFT, R_PLACE, R_GONE, R_DONE };
+enum { R_ENTERED, R_LEFT, R_PLACE, R_GONE, R_DONE, R_FAILED };
 enum { V_FAULT, V_RANK, V_COUNT, V_WAITED, V_AT, V_WAITING, V_SAVER, V_DONE };
-typedef enum { FAULT_NONE, FAULT_GONE, FAULT_SILENT, FAULT_LATE, FAULT_STUCK } Fault;
+typedef enum { FAULT_NONE, FAULT_GONE, FAULT_SILENT, FAULT_LATE, FAULT_STUCK, FAULT_ITSELF } Fault;
 static const long TICK_NS = 50000000;
 static const double BEAT = 1, GRACE = 10, LEAVE = 300, NO_LIMIT = 600;
 
@@ -43,6 +43,7 @@ struct CommGuard {
     int64_t entered, left, place;
     double now;        /* seconds that this process was awake */
     Peer *peer;        /* [size]; rank 0: all, others: [0].heard */
+    int64_t failed;    /* 1 + a rank that cannot take part; 0: none */
     int64_t gone;      /* 1 + a rank whose process has ended; 0: none */
     int64_t front;     /* rank 0: most collectives entered by a rank, and since when */
     double since;
@@ -101,6 +102,9 @@ static void describe(CommGuard *g)
     case FAULT_LATE:
         snprintf(g->text, sizeof g->text, "%s%s did not arrive at %s within %.0f s%s. It is alive, and was last at %s", who, others, place,
                  wait, waiting, at);
+        break;
+    case FAULT_ITSELF:
+        snprintf(g->text, sizeof g->text, "%s could not go on at %s; its own message says why", who, at);
         break;
     default:
         snprintf(g->text, sizeof g->text, "all ranks arrived at %s, but it did not end within %.0f s: the network or a GPU hangs", place, wait);
@@ -178,6 +182,8 @@ static void judge_all(CommGuard *g)
     double limit = g->conf.patience;
     if (g->gone)
         judge(g, FAULT_GONE, (int)g->gone - 1, 1, place, g->peer[g->gone - 1].place, waiting);
+    if (g->failed)
+        judge(g, FAULT_ITSELF, (int)g->failed - 1, 1, place, g->peer[g->failed - 1].place, waiting);
     for (int r = 1; r < g->size; r++)
         if (limit > 0 && g->now - g->peer[r].heard > limit)
             judge(g, FAULT_SILENT, r, 1, place, g->peer[r].place, waiting);
@@ -219,6 +225,8 @@ static void take_messages(CommGuard *g)
             if (!g->gone)
                 g->gone = w[R_GONE];
             g->done |= w[R_DONE] != 0;
+            if (!g->failed)
+                g->failed = w[R_FAILED];
         } else if (from == 0) {
             g->done |= w[V_DONE] != 0;
             if (w[V_FAULT] && !g->verdict[V_FAULT])
@@ -229,7 +237,7 @@ static void take_messages(CommGuard *g)
 
 static void send_messages(CommGuard *g)
 {
-    const int64_t report[COMM_WORDS] = {g->entered, g->left, g->place, g->gone, g->done};
+    const int64_t report[COMM_WORDS] = {g->entered, g->left, g->place, g->gone, g->done, g->failed};
     if (g->rank) {
         link_send(g->link, 0, report);
         return;
@@ -260,7 +268,7 @@ static void tick(CommGuard *g, double *last, double *sent)
     *last = t;
     if (g->link)
         take_messages(g);
-    int due = g->now - *sent >= period;
+    int due = g->now - *sent >= period || (g->failed && !before);
     if (due)
         look_for_ended(g);
     g->peer[g->rank] = (Peer){g->now, g->entered, g->left, g->place};
@@ -390,6 +398,26 @@ void comm_place(Comm *c, int place, int64_t step, int part)
         return;
     pthread_mutex_lock(&g->lock);
     g->place = pack(place, step, part);
+    pthread_mutex_unlock(&g->lock);
+}
+
+void comm_place_part(Comm *c, int part)
+{
+    CommGuard *g = c->guard;
+    if (!g)
+        return;
+    pthread_mutex_lock(&g->lock);
+    g->place = (g->place & ~pack(0, 0, -1)) | pack(0, 0, part);
+    pthread_mutex_unlock(&g->lock);
+}
+
+void comm_guard_fail(Comm *c)
+{
+    CommGuard *g = c->guard;
+    if (!g)
+        return;
+    pthread_mutex_lock(&g->lock);
+    g->failed = g->rank + 1;
     pthread_mutex_unlock(&g->lock);
 }
 

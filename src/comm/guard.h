@@ -6,6 +6,7 @@
  *  - a rank whose process has ended (the ranks of its host see that within a second);
  *  - a rank of which nothing was heard for `patience` seconds: it is stopped, or its node or the network is down;
  *  - a rank for which others wait for `patience` seconds times the place's own factor;
+ *  - a rank that says so itself (comm_guard_fail);
  *  - all, when all are there and the operation does not end in that time.
  * Time in which a process was itself stopped does not count (a suspended job goes on afterwards).
  * Where MPI was started without MPI_THREAD_MULTIPLE only ended processes of the own host are noticed. */
@@ -36,6 +37,9 @@ void comm_guard_pause(Comm *c, int paused);
 /* What the next collectives of this rank are: a place, a step (counted from 1; 0: none) and a part of it (from 1; 0: none).
  * All these do nothing without a watchdog. */
 void comm_place(Comm *c, int place, int64_t step, int part);
+void comm_place_part(Comm *c, int part);
+/* This rank cannot take part any more, for a reason that it has told itself: the job is lost. */
+void comm_guard_fail(Comm *c);
 /* ERR_PEER with the verdict as message when the job is lost, else 0. */
 int comm_guard_check(Comm *c);
 /* Around an operation in which ranks wait for each other. Those of comm.h do it themselves. enter: this rank is there; comm_guard_check while it waits. */

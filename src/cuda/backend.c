@@ -5,6 +5,7 @@
 #include "base/env.h"
 #include "cuda/internal.h"
 #include "kernels.h"
+#include "ops/peers.h"
 
 enum { WORKSPACE = 32 << 20 };
 
@@ -154,6 +155,8 @@ static void backend_destroy_cuda(Backend *be)
 {
     CudaState *st = be->impl;
     if (st) {
+        if (be->peers)
+            be->peers->leave(be, 1);
         cuda_mirror_free_all(st);
         if (st->handle)
             st->blas.destroy(st->handle);
@@ -223,6 +226,7 @@ int cuda_backend_create(Backend **out, int device)
     cuda_linear_register(be);
     cuda_conv_register(be);
     cuda_adapter_register(be);
+    cuda_peers_register(be);
     cuda_train_register(be);
     *out = be;
     be = NULL;

@@ -19,6 +19,7 @@ typedef struct {
 enum { CUDA_LOW_RANK_OFF, CUDA_LOW_RANK_AUTO, CUDA_LOW_RANK_ALL };
 
 typedef struct CudaMirror CudaMirror;
+typedef struct CudaPeers CudaPeers;
 
 typedef struct {
     int device;
@@ -29,6 +30,7 @@ typedef struct {
     int low_rank;         /* CUDA_LOW_RANK_*: which products take kernels/linear.cu; ATELIER_LOW_RANK=off|auto|all */
     CudaMirror *mirrors;
     int mirror_count, mirror_cap;
+    CudaPeers *peers;    /* nccl.c; NULL: in no group */
 } CudaState; /* Backend.impl */
 
 /* 0, or ERR_BACKEND with "WHAT: message of the runtime". */
@@ -59,6 +61,7 @@ void cuda_attention_register(Backend *be);
 void cuda_linear_register(Backend *be);
 void cuda_conv_register(Backend *be);
 void cuda_adapter_register(Backend *be);
+void cuda_peers_register(Backend *be);
 void cuda_train_register(Backend *be);
 
 #endif

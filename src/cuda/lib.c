@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cuda/internal.h"
+#include "cuda/nccl.h"
 
 /* A symbol of the program itself (the emulated device brings its own libraries), else of the first library that opens. */
 static void *open_any(const char *probe, const char *const *names)
@@ -16,11 +17,20 @@ static void *open_any(const char *probe, const char *const *names)
     return NULL;
 }
 
-static int symbol(void *lib, const char *name, void *slot)
+typedef struct {
+    const char *name;
+    void *slot;
+} Symbol;
+
+static int symbols(void *lib, const Symbol *s, size_t n, const char *needed)
 {
-    void *p = dlsym(lib, name);
-    memcpy(slot, &p, sizeof p);
-    return p ? 0 : err_set(ERR_UNSUPPORTED, "cuBLAS has no symbol %s: version 11 or later is needed", name);
+    for (size_t i = 0; i < n; i++) {
+        void *p = dlsym(lib, s[i].name);
+        memcpy(s[i].slot, &p, sizeof p);
+        if (!p)
+            return err_set(ERR_UNSUPPORTED, "there is no symbol %s: %s or later is needed", s[i].name, needed);
+    }
+    return 0;
 }
 
 int cuda_blas_load(CudaBlas *b)
@@ -29,21 +39,38 @@ int cuda_blas_load(CudaBlas *b)
     void *lib = open_any("cublasGemmEx", names);
     if (!lib && !dlsym(RTLD_DEFAULT, "cublasGemmEx"))
         return err_set(ERR_UNSUPPORTED, "cuBLAS was not found (libcublas.so.13, .12 or .11); install it or add its folder to LD_LIBRARY_PATH");
-    TRY(symbol(lib, "cublasCreate_v2", &b->create));
-    TRY(symbol(lib, "cublasDestroy_v2", &b->destroy));
-    TRY(symbol(lib, "cublasSetStream_v2", &b->set_stream));
-    TRY(symbol(lib, "cublasSetWorkspace_v2", &b->set_workspace));
-    TRY(symbol(lib, "cublasGetProperty", &b->property));
-    TRY(symbol(lib, "cublasGemmEx", &b->gemm));
-    return 0;
+    const Symbol s[] = {{"cublasCreate_v2", &b->create},
+                        {"cublasDestroy_v2", &b->destroy},
+                        {"cublasSetStream_v2", &b->set_stream},
+                        {"cublasSetWorkspace_v2", &b->set_workspace},
+                        {"cublasGetProperty", &b->property},
+                        {"cublasGemmEx", &b->gemm}};
+    return symbols(lib, s, sizeof s / sizeof *s, "cuBLAS 11");
+}
+
+int cuda_nccl_load(CudaNccl *n)
+{
+    static const char *const names[] = {"libnccl.so.2", NULL};
+    void *lib = open_any("ncclGetVersion", names);
+    if (!lib && !dlsym(RTLD_DEFAULT, "ncclGetVersion"))
+        return err_set(ERR_UNSUPPORTED, "NCCL was not found (libnccl.so.2); install it or add its folder to LD_LIBRARY_PATH");
+    const Symbol s[] = {{"ncclGetVersion", &n->get_version},
+                        {"ncclGetUniqueId", &n->get_unique_id},
+                        {"ncclCommInitRankConfig", &n->comm_init},
+                        {"ncclCommGetAsyncError", &n->comm_error},
+                        {"ncclCommFinalize", &n->comm_finalize},
+                        {"ncclCommDestroy", &n->comm_destroy},
+                        {"ncclCommAbort", &n->comm_abort},
+                        {"ncclAllReduce", &n->all_reduce},
+                        {"ncclGroupStart", &n->group_start},
+                        {"ncclGroupEnd", &n->group_end},
+                        {"ncclGetErrorString", &n->error_string}};
+    return symbols(lib, s, sizeof s / sizeof *s, "NCCL 2.14");
 }
 
 int cuda_nccl_version(void)
 {
-    static const char *const names[] = {"libnccl.so.2", NULL};
-    void *lib = open_any("ncclGetVersion", names);
-    int (*get)(int *) = NULL, version = 0;
-    void *p = dlsym(lib ? lib : RTLD_DEFAULT, "ncclGetVersion");
-    memcpy(&get, &p, sizeof p);
-    return get && get(&version) == 0 ? version : 0;
+    CudaNccl n;
+    int version = 0;
+    return cuda_nccl_load(&n) >= 0 && n.get_version(&version) == NCCL_SUCCESS ? version : 0;
 }

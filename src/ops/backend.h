@@ -30,6 +30,7 @@ typedef struct {
 
 typedef struct Backend Backend;
 typedef struct BackendTrain BackendTrain;
+typedef struct BackendPeers BackendPeers;
 
 typedef struct {
     size_t (*scratch)(Backend *be, const OpAttr *attr, const Meta *in, int nin, const Meta *out, int nout); /* NULL: none */
@@ -63,6 +64,7 @@ struct Backend {
     int (*acquire)(Backend *be, const OpView *host, void **device);
     void (*drop)(Backend *be, const OpView *host);
     const BackendTrain *train;    /* ops/train.h; NULL: training keeps its state in host memory */
+    const BackendPeers *peers;    /* ops/peers.h; NULL: sums over ranks go through host memory */
     /* Recording: what `run` enqueues between begin and end is kept, with every address and size in it, and not executed; *work is
      * NULL and the code negative where something in between cannot be kept. replay enqueues it all. NULL (all four): not possible. */
     int (*record_begin)(Backend *be);

@@ -12,6 +12,7 @@ static const char *const dtype_names[] = {"f32", "bf16", NULL};
 static const char *const save_names[] = {"f32", "f16", "bf16", NULL};
 static const char *const crop_names[] = {"center", "random", NULL};
 static const char *const scope_names[] = {"shared", "node", NULL};
+static const char *const sum_names[] = {"auto", "nccl", "mpi", NULL}; /* as CommDeviceHow */
 static const char *const text_names[] = {"frozen", "train", NULL};
 
 static const ConfField dreambooth_fields[] = {
@@ -85,6 +86,8 @@ static const ConfField train_fields[] = {
     CONF_ENUM(TrainConf, dtype, "f32", dtype_names, "weights and activations; factors and optimizer state stay f32"),
     CONF_ENUM(TrainConf, device, "auto", DEVICE_NAMES, "where to compute: auto takes the GPU of this rank where there is one"),
     CONF_I32(TrainConf, threads, "0", 0, 4096, "threads per rank; 0: the cores of the node shared among its ranks"),
+    CONF_ENUM(TrainConf, sum_by, "auto", sum_names, "who adds the gradients of ranks on GPUs: nccl, from GPU to GPU while the backward pass goes on; mpi, through host memory; auto: NCCL where every rank has a GPU and the library is there"),
+    CONF_SIZE(TrainConf, sum_bucket, "8MiB", 8, 1e12, "NCCL: least size of the parts in which they set out; there are 64 at most"),
     CONF_F64(TrainConf, patience, "600", 0, 1e6,
              "seconds that ranks wait for one that does not come, before the run ends and names it (ten times that where files are written); 0: for ever. A rank whose process has ended is named at once"),
     CONF_I32(TrainConf, steps, "1000", 1, 100000000, "optimizer steps"),

@@ -192,6 +192,8 @@ typedef struct {
     int dtype;        /* 0 f32, 1 bf16 */
     int device;             /* DEVICE_* */
     int32_t threads;
+    int sum_by;       /* CommDeviceHow */
+    int64_t sum_bucket; /* bytes */
     double patience;  /* seconds; 0: no limit */
     int32_t steps, batch, micro_batch, resolution;
     ConfList datasets;

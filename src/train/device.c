@@ -132,11 +132,11 @@ static int find_gradients(TrainDevice *d)
     return rc;
 }
 
-/* Parts of 8 MiB and more, at most 64. */
+/* Parts of conf->sum_bucket bytes and more, at most 64. */
 static void make_buckets(TrainDevice *d)
 {
     const TrainState *s = d->s;
-    const int64_t least = 1 << 20, least_here = s->n / 64 > least ? s->n / 64 : least;
+    const int64_t least = d->task->conf->sum_bucket / (int64_t)sizeof *d->sum, least_here = s->n / 64 > least ? s->n / 64 : least;
     int64_t end = s->n;
     for (int i = s->count - 1, last = i; i >= 0; i--) {
         d->bucket_of[i] = d->nbucket;
@@ -219,10 +219,10 @@ void train_device_destroy(TrainDevice *d)
     OpView v;
     if (!d)
         return;
+    train_reduce_destroy(d->reduce); /* first: an abandoned sum keeps the device busy */
     while (d->adopted > 0)
         if (view_of(d, --d->adopted, &v) >= 0)
             d->be->drop(d->be, &v);
-    train_reduce_destroy(d->reduce);
     OptimTable *table[] = {d->all, d->small, d->large};
     for (int i = 0; i < 3; i++)
         d->be->train->table_destroy(d->be, table[i]);
@@ -286,6 +286,11 @@ int train_device_fetch(TrainDevice *d)
 
 /* ---- a step ---- */
 
+int train_device_join(TrainDevice *d)
+{
+    return train_reduce_join(d->reduce, d->task->conf->sum_by);
+}
+
 int train_device_begin(TrainDevice *d)
 {
     d->begun = 0;
@@ -340,6 +345,11 @@ int train_device_sum(TrainDevice *d)
     for (; d->begun < d->nbucket; d->begun++) /* a rank without a micro-batch */
         TRY(train_reduce_begin(d->reduce, d->bucket[d->begun].at, d->bucket[d->begun].n));
     return train_reduce_end(d->reduce);
+}
+
+int train_device_drop(TrainDevice *d)
+{
+    return train_reduce_is_early(d->reduce) ? train_device_sum(d) : 0;
 }
 
 int train_device_norm(TrainDevice *d, double *norm)

@@ -289,6 +289,8 @@ static int prepare(Loop *l)
     if (rc >= 0)
         rc = find_origin(l);
     TRY(comm_agree(l->comm, rc));
+    TRY(train_step_join(&l->step));
+    comm_place(l->comm, TRAIN_AT_START, 0, 0);
     TRY(resume(l));
     rc = train_step_sync(&l->step);
     if (rc >= 0)

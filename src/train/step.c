@@ -11,6 +11,7 @@
 #include "ops/optim.h"
 
 const CommPlace train_places[TRAIN_PLACES] = {{"the start of the run", 0},
+                                              {"the meeting of the GPUs (NCCL)", 1},
                                               {"the end of the micro-batches", 1},
                                               {"the sum of gradients", 1},
                                               {"the validation or samples", 10},
@@ -73,6 +74,12 @@ void train_step_deinit(TrainStep *p)
     p->set_loss = NULL;
     p->sum = p->tail = NULL;
     p->grad = p->loss = NULL;
+}
+
+int train_step_join(TrainStep *p)
+{
+    comm_place(p->task->comm, TRAIN_AT_JOIN, 0, 0);
+    return p->device ? train_device_join(p->device) : 0;
 }
 
 int train_step_sync(TrainStep *p)
@@ -216,6 +223,15 @@ static void losses_of_sets(TrainStep *p)
     }
 }
 
+/* Of a step with values that are not finite: keeps the message. */
+static int drop(TrainStep *p)
+{
+    char why[256];
+    snprintf(why, sizeof why, "%s", err_message());
+    TRY(comm_agree(p->task->comm, train_device_drop(p->device)));
+    return err_set(ERR_NUMERIC, "%s", why);
+}
+
 /* Sums of all ranks. Collective. */
 static int reduce(TrainStep *p, int64_t bad)
 {
@@ -224,7 +240,10 @@ static int reduce(TrainStep *p, int64_t bad)
     if (!p->device)
         return exact_reduce(c, p->sum, p->state->n + tail_count(p), bad);
     TRY(comm_agree(c, train_device_counts(p->device, &left_out, &large, &p->bad_slot)));
-    TRY(exact_check(c, p->tail, tail_count(p), bad + left_out, large));
+    int rc = exact_check(c, p->tail, tail_count(p), bad + left_out, large);
+    if (rc == ERR_NUMERIC)
+        return drop(p);
+    TRY(rc);
     TRY(comm_sum_i64(c, p->tail, tail_count(p)));
     return comm_agree(c, train_device_sum(p->device));
 }

@@ -16,7 +16,7 @@
 typedef enum { TRAIN_PHASE_DATA, TRAIN_PHASE_COMPUTE, TRAIN_PHASE_COMM, TRAIN_PHASE_UPDATE, TRAIN_PHASES } TrainPhase;
 
 /* What the ranks of a run can be about, for comm/guard.h. */
-enum { TRAIN_AT_START, TRAIN_AT_MICRO, TRAIN_AT_SUM, TRAIN_AT_LOOK, TRAIN_AT_END_OF_STEP, TRAIN_AT_CHECKPOINT, TRAIN_AT_END, TRAIN_PLACES };
+enum { TRAIN_AT_START, TRAIN_AT_JOIN, TRAIN_AT_MICRO, TRAIN_AT_SUM, TRAIN_AT_LOOK, TRAIN_AT_END_OF_STEP, TRAIN_AT_CHECKPOINT, TRAIN_AT_END, TRAIN_PLACES };
 extern const CommPlace train_places[TRAIN_PLACES];
 
 typedef struct {
@@ -40,6 +40,8 @@ typedef struct {
  * parameters. Call train_step_deinit in every case. */
 int train_step_init(TrainStep *p, TrainTask *task, TrainState *state);
 void train_step_deinit(TrainStep *p);
+/* Of what the ranks need to add their gradients. Collective. */
+int train_step_join(TrainStep *p);
 /* Takes the state's values into the model: before the first step, and after they were changed from outside (resume). */
 int train_step_sync(TrainStep *p);
 /* The state on the host as it is after the last step. */

@@ -1,7 +1,8 @@
 /* Stand-in for the CUDA runtime: one device whose memory is the host's, filled with NaN when allocated; copies are checked
  * against the live allocations and their direction. Work runs at once, or is recorded while a stream is captured: with the addresses
  * and sizes of that moment. Calls that a capture does not allow (waiting, allocating, copying from or to memory of the host that is
- * not pinned, the default stream) fail and spoil it, as on a GPU. */
+ * not pinned, the default stream) fail and spoil it, as on a GPU. Behind work that waits for something outside (emu::enqueue_until, an event of
+ * another stream) it stays in the stream's queue until someone looks. */
 #include "emu.h"
 
 #include "include/cuda_runtime.h"
@@ -10,8 +11,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
+#include <memory>
 #include <set>
+#include <string>
+#include <unistd.h>
 #include <vector>
 
 extern "C" void emu_shared_limit(const void *kernel, size_t bytes);
@@ -25,10 +30,18 @@ struct EmuGraphExec {
 struct EmuStream {
     EmuGraph *capture = nullptr;
     bool spoilt = false;
+    std::deque<std::function<bool()>> queue; /* each returns whether it is over */
+};
+struct EmuMoment {
+    std::chrono::steady_clock::time_point at;
+    bool fired = true;
+    EmuStream *stream = nullptr;
 };
 struct EmuEvent {
-    std::chrono::steady_clock::time_point at;
+    std::shared_ptr<EmuMoment> now = std::make_shared<EmuMoment>();
 };
+
+static std::set<EmuStream *> streams;
 
 static std::map<const char *, size_t> live;
 static std::set<const void *> pinned;
@@ -81,13 +94,56 @@ static bool on_device(const void *p, size_t bytes)
     return c >= it->first && c + bytes <= it->first + it->second;
 }
 
+/* Runs what can run. Whether the queue is empty then. */
+static bool drain(EmuStream *s)
+{
+    while (s && !s->queue.empty()) {
+        std::function<bool()> front = s->queue.front();
+        if (!front())
+            return false;
+        s->queue.pop_front();
+    }
+    return true;
+}
+
+static void wait_for(EmuStream *s)
+{
+    while (!drain(s))
+        usleep(100);
+}
+
+bool emu::on_device(const void *p, size_t bytes)
+{
+    return ::on_device(p, bytes);
+}
+
+/* With EMU_LAZY=1 a stream does nothing before someone waits for it: what should have waited for it by an event, but does not, is too early. */
+static bool lazy()
+{
+    const char *s = getenv("EMU_LAZY");
+    return s && *s == '1';
+}
+
 void emu::enqueue(void *stream, std::function<void()> work)
 {
     EmuStream *s = static_cast<EmuStream *>(stream);
     if (s && s->capture)
         s->capture->work.push_back(std::move(work));
-    else if (s || !refused())
+    else if (!s && refused())
+        return;
+    else if (!(s && lazy()) && drain(s))
         work();
+    else
+        s->queue.push_back([work] { work(); return true; });
+}
+
+void emu::enqueue_until(void *stream, std::function<bool()> over)
+{
+    EmuStream *s = static_cast<EmuStream *>(stream);
+    if (!s || s->capture)
+        emu::fail({"enqueue_until", 0}, "work that waits needs a stream of its own, not captured");
+    s->queue.push_back(std::move(over));
+    drain(s);
 }
 
 extern "C" {
@@ -120,6 +176,9 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
         return result(cudaErrorInvalidDevice);
     memset(prop, 0, sizeof *prop);
     snprintf(prop->name, sizeof prop->name, "emulated device");
+    /* Every process has devices of its own, unless EMU_UUID names the one that all have. */
+    const char *uuid = getenv("EMU_UUID");
+    snprintf(prop->uuid.bytes, sizeof prop->uuid.bytes, "%s-%d", uuid ? uuid : std::to_string(getpid()).c_str(), device);
     prop->totalGlobalMem = device_bytes();
     prop->major = 8;
     prop->multiProcessorCount = 4;
@@ -223,23 +282,39 @@ cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t str
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
     *stream = new EmuStream();
+    streams.insert(*stream);
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
-    delete stream;
+    if (stream && drain(stream)) { /* else its work goes on when an event asks, as on a GPU */
+        streams.erase(stream);
+        delete stream;
+    }
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    (void)stream;
     NOT_WHILE_CAPTURING();
+    wait_for(stream);
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
+{
+    std::shared_ptr<EmuMoment> m = event->now;
+    if (!m->fired)
+        drain(m->stream);
+    if (stream && !stream->capture && !m->fired)
+        emu::enqueue_until(stream, [m] {
+            if (!m->fired)
+                drain(m->stream);
+            return m->fired;
+        });
+    return cudaSuccess;
+}
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
 {
@@ -304,33 +379,50 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
     return cudaSuccess;
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t)
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
-    event->at = std::chrono::steady_clock::now();
+    std::shared_ptr<EmuMoment> m = std::make_shared<EmuMoment>();
+    auto fire = [m] {
+        m->at = std::chrono::steady_clock::now();
+        m->fired = true;
+    };
+    event->now = m;
+    m->stream = stream;
+    m->fired = false;
+    if (stream && stream->capture)
+        fire();
+    else
+        emu::enqueue(stream, fire);
     return cudaSuccess;
 }
 
-cudaError_t cudaEventQuery(cudaEvent_t)
+cudaError_t cudaEventQuery(cudaEvent_t event)
 {
     NOT_WHILE_CAPTURING();
-    return cudaSuccess;
+    if (!event->now->fired)
+        drain(event->now->stream);
+    return event->now->fired ? cudaSuccess : cudaErrorNotReady; /* no error to be kept */
 }
 
-cudaError_t cudaEventSynchronize(cudaEvent_t)
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     NOT_WHILE_CAPTURING();
+    while (cudaEventQuery(event) != cudaSuccess)
+        usleep(100);
     return cudaSuccess;
 }
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
 {
-    *ms = std::chrono::duration<float, std::milli>(end->at - start->at).count();
+    *ms = std::chrono::duration<float, std::milli>(end->now->at - start->now->at).count();
     return cudaSuccess;
 }
 
 cudaError_t cudaDeviceSynchronize(void)
 {
     NOT_WHILE_CAPTURING();
+    for (EmuStream *s : streams)
+        wait_for(s);
     return cudaSuccess;
 }
 

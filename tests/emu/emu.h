@@ -65,6 +65,9 @@ void copy_wait(Site at, int pending);
 
 /* Stream work: runs now, or is recorded while the stream is captured. */
 void enqueue(void *stream, std::function<void()> work);
+/* Work that waits for something outside: asked again until it returns true; what follows on the stream stays behind it. */
+void enqueue_until(void *stream, std::function<bool()> over);
+bool on_device(const void *p, size_t bytes); /* inside one live allocation */
 void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, void *stream, std::function<void()> body);
 void fail(Site at, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
 

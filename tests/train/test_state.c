@@ -196,7 +196,7 @@ static void test_train_state__settings_that_matter(void **state)
                                          "caption_dropout=0", "lora.alpha=3",       "resolution=64", "optimizer.ema=0.5"};
     for (size_t i = 0; i < sizeof matter / sizeof *matter; i++)
         resume_fails("conf", matter[i], ERR_RANGE, "but the config says");
-    static const char *const free_keys[] = {"threads=3", "patience=9", "cache=x", "steps=50", "checkpoint.every=7", "checkpoint.keep=9",
+    static const char *const free_keys[] = {"threads=3", "patience=9", "sum_by=mpi", "sum_bucket=1MiB", "cache=x", "steps=50", "checkpoint.every=7", "checkpoint.keep=9",
                                             "save_dtype=f16", "lora.format=peft", "gradient_checkpointing=true"};
     for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; i++) {
         TrainState r;
