@@ -61,6 +61,7 @@ __device__ __forceinline__ double mul_rn(double a, double b) { return __dmul_rn(
 __device__ __forceinline__ double add_rn(double a, double b) { return __dadd_rn(a, b); }
 /* To the nearest whole number, ties to even; |v| < 2^63. */
 __device__ __forceinline__ int64_t round_i64(double v) { return __double2ll_rn(v); }
+__device__ __forceinline__ int round_i32(float v) { return __float2int_rn(v); }
 __device__ __forceinline__ void count_add(uint64_t *p, uint64_t v) { (void)atomicAdd(reinterpret_cast<unsigned long long *>(p), v); }
 template <typename T> __device__ __forceinline__ T warp_xor(T v, int mask) { return __shfl_xor_sync(FULL_WARP, v, mask); }
 template <typename T> __device__ __forceinline__ T warp_get(T v, int lane) { return __shfl_sync(FULL_WARP, v, lane); }
@@ -186,6 +187,7 @@ static inline float add_rn(float a, float b) { return a + b; }
 static inline double mul_rn(double a, double b) { return a * b; }
 static inline double add_rn(double a, double b) { return a + b; }
 static inline int64_t round_i64(double v) { return (int64_t)rint(v); }
+static inline int round_i32(float v) { return (int)nearbyintf(v); }
 static inline void count_add(uint64_t *p, uint64_t v) { __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
 static inline uint32_t __umulhi(uint32_t a, uint32_t b) { return (uint32_t)((uint64_t)a * b >> 32); }
 static inline float rsqrtf(float v) { return 1.0f / sqrtf(v); }

@@ -158,6 +158,10 @@ enum { KERNEL_TARGET_NOISE, KERNEL_TARGET_V, KERNEL_TARGET_SAMPLE, KERNEL_TARGET
 void kernel_noise(int t, const float *moments, const KernelSample *sample, void *x, void *target, int64_t items, int64_t count, int64_t c,
                   float shift, float scaling, int kind, void *stream);
 
+/* ---- pixel.cu ---- */
+/* -1..1 -> 0..255, with the rounding of src/io/image.c */
+void kernel_to_pixels(int t, const void *x, uint8_t *y, int64_t n, void *stream);
+
 /* ---- attention.cu: q, do, dq [n, lq, heads*d], k, v [n, lk, heads*d]; lse [n, heads, lq] ----
  * bf16 with d a multiple of 8 up to 160 runs on tensor cores (flash attention 2, arXiv:2307.08691); everything else on plain
  * fused multiply-adds. d <= 512. */

@@ -151,6 +151,25 @@ static int choose(Backend *be)
     return 0;
 }
 
+static int backend_download_pixels(Backend *be, uint8_t *host, const void *x, Dtype t, int64_t n)
+{
+    CudaState *st = cuda_state(be);
+    if (t != DTYPE_F32 && t != DTYPE_BF16)
+        return err_set(ERR_UNSUPPORTED, "pixels of %s", dtype_name(t));
+    if ((size_t)n > st->pixels_bytes) {
+        if (st->pixels)
+            be->free(be, st->pixels, st->pixels_bytes);
+        st->pixels = NULL;
+        st->pixels_bytes = 0;
+        TRY(be->alloc(be, &st->pixels, (size_t)n));
+        st->pixels_bytes = (size_t)n;
+    }
+    if (n)
+        kernel_to_pixels(t == DTYPE_F32 ? KERNEL_F32 : KERNEL_BF16, x, st->pixels, n, st->stream);
+    TRY(cuda_check(cudaGetLastError(), "pixels"));
+    return be->download(be, host, st->pixels, (size_t)n);
+}
+
 static void backend_destroy_cuda(Backend *be)
 {
     CudaState *st = be->impl;
@@ -162,6 +181,8 @@ static void backend_destroy_cuda(Backend *be)
             st->blas.destroy(st->handle);
         if (st->workspace)
             (void)cudaFree(st->workspace);
+        if (st->pixels)
+            (void)cudaFree(st->pixels);
         if (st->stream)
             (void)cudaStreamDestroy(st->stream);
         free(st->mirrors);
@@ -210,6 +231,7 @@ int cuda_backend_create(Backend **out, int device)
     be->free = backend_free;
     be->upload = backend_upload;
     be->download = backend_download;
+    be->download_pixels = backend_download_pixels;
     be->sync = backend_sync;
     be->memory = backend_memory;
     be->destroy = backend_destroy_cuda;

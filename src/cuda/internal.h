@@ -28,6 +28,8 @@ typedef struct {
     cublasHandle_t handle;
     void *workspace;
     int low_rank;         /* CUDA_LOW_RANK_*: which products take kernels/linear.cu; ATELIER_LOW_RANK=off|auto|all */
+    void *pixels;          /* of the largest image so far */
+    size_t pixels_bytes;
     CudaMirror *mirrors;
     int mirror_count, mirror_cap;
     CudaPeers *peers;    /* nccl.c; NULL: in no group */

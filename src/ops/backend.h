@@ -57,6 +57,8 @@ struct Backend {
     void (*free)(Backend *be, void *p, size_t bytes);
     int (*upload)(Backend *be, void *dst, const void *host_src, size_t bytes);
     int (*download)(Backend *be, void *host_dst, const void *src, size_t bytes);
+    /* x[n] of t (F32, BF16), -1..1, as pixels on the host: the bits of io_image_from_hwc. NULL: the caller does that. */
+    int (*download_pixels)(Backend *be, uint8_t *host, const void *x, Dtype t, int64_t n);
     int (*sync)(Backend *be);
     int (*memory)(Backend *be, size_t *free, size_t *total); /* of the device, in bytes; NULL: device memory is the host's */
     /* Parameters lie in host memory. acquire gives their address on the device: a copy that is shared by all who acquired the

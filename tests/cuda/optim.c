@@ -1,10 +1,11 @@
-/* Training state on the device against the host's functions: the same bits, in every order of threads. */
+/* Training state, noise and pixels on the device against the host's functions: the same bits, in every order of threads. */
 #include <omp.h>
 
 #include "cpu/harness.h"
 #include "comm/exact.h"
 #include "cuda/cuda.h"
 #include "cuda/orders.h"
+#include "io/image.h"
 #include "ops/train.h"
 #include "train/noise.h"
 
@@ -418,6 +419,33 @@ static void test_cuda_optim__noise_on_the_host(void **state)
     assert_null(d);
 }
 
+/* ---- pixels ---- */
+
+static void test_cuda_optim__pixels(void **state)
+{
+    (void)state;
+    enum { N = 37 * 11 * 3 };
+    static float x[N], back[N];
+    static uint8_t got[N];
+    static uint16_t half[N];
+    IoImage want;
+    for (int i = 0; i < N; i++)
+        x[i] = i % 40 == 7 ? NAN : i % 40 == 9 ? (i % 80 == 9 ? INFINITY : -INFINITY) : i % 3 ? (float)uniform(31, i, -1.1, 1.1) : (float)(i % 256 * 2 + 1) / 255.0f - 1;
+    must(dtype_convert(half, DTYPE_BF16, x, DTYPE_F32, N));
+    must(dtype_convert(back, DTYPE_F32, half, DTYPE_BF16, N));
+    EACH_ORDER(o)
+        for (int bf = 0; bf < 2; bf++) {
+            void *device = up(bf ? (void *)half : x, bf ? sizeof half : sizeof x);
+            must(io_image_from_hwc(&want, bf ? back : x, 11, 37, 3));
+            must(cuda->download_pixels(cuda, got, device, bf ? DTYPE_BF16 : DTYPE_F32, N));
+            same_bits(got, want.data, N, 1, "pixel");
+            must(cuda->download_pixels(cuda, got, device, bf ? DTYPE_BF16 : DTYPE_F32, 5)); /* fewer than before */
+            same_bits(got, want.data, 5, 1, "pixel");
+            io_image_deinit(&want);
+            cuda->free(cuda, device, 0);
+        }
+}
+
 /* ---- parameters that live elsewhere ---- */
 
 static void test_cuda_optim__adopted_parameter(void **state)
@@ -452,7 +480,7 @@ int main(void)
         cmocka_unit_test(test_cuda_optim__sumsq),     cmocka_unit_test(test_cuda_optim__adamw),
         cmocka_unit_test(test_cuda_optim__adamw8),    cmocka_unit_test(test_cuda_optim__lion),
         cmocka_unit_test(test_cuda_optim__schedulefree), cmocka_unit_test(test_cuda_optim__ema),
-        cmocka_unit_test(test_cuda_optim__prodigy),
+        cmocka_unit_test(test_cuda_optim__prodigy),  cmocka_unit_test(test_cuda_optim__pixels),
         cmocka_unit_test(test_cuda_optim__noise),     cmocka_unit_test(test_cuda_optim__noise_on_the_host),
         cmocka_unit_test(test_cuda_optim__adopted_parameter),
     };

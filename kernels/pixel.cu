@@ -1,0 +1,49 @@
+/* Images between the VAE and files. */
+#include "device.h"
+#include "grid.h"
+#include "kernels.h"
+
+namespace {
+
+enum { PER = 16 }; /* pixels' values per thread: 16 bytes of them */
+
+/* As io_image_from_hwc: NaN becomes 0, halves go to even. */
+__device__ __forceinline__ uint32_t to_pixel(float v)
+{
+    float u = add_rn(mul_rn(v, 0.5f), 0.5f);
+    u = u > 0 ? u : 0.0f;
+    u = u < 1 ? u : 1.0f;
+    return (uint32_t)round_i32(u * 255.0f);
+}
+
+template <typename T> __global__ void k_to_pixels(const T *x, uint8_t *y, int64_t n)
+{
+    enum { N = Pack<T>::N };
+    for (int64_t i = grid_first(); i * PER < n; i += grid_step()) {
+        if ((i + 1) * PER > n) {
+            for (int64_t k = i * PER; k < n; k++)
+                y[k] = (uint8_t)to_pixel(load(x + k));
+            continue;
+        }
+        uint32_t word[4];
+        float v[PER];
+#pragma unroll
+        for (int k = 0; k < PER; k += N)
+            load_pack(v + k, x + i * PER + k);
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            word[k] = to_pixel(v[4 * k]) | to_pixel(v[4 * k + 1]) << 8 | to_pixel(v[4 * k + 2]) << 16 | to_pixel(v[4 * k + 3]) << 24;
+        uint4 q;
+        q.x = word[0], q.y = word[1], q.z = word[2], q.w = word[3];
+        *reinterpret_cast<uint4 *>(y + i * PER) = q;
+    }
+}
+
+} // namespace
+
+void kernel_to_pixels(int t, const void *x, uint8_t *y, int64_t n, void *stream)
+{
+#define DO(T) LAUNCH((k_to_pixels<T>), grid_for(ceil_div(n, PER)), GRID_BLOCK, 0, stream, (const T *)x, y, n)
+    EACH_TYPE(t, DO);
+#undef DO
+}
