@@ -288,12 +288,39 @@ static void test_cuda_fusions__low_rank_paths(void **state)
     }
 }
 
+/* Like a LoRA but for one thing each: the path starts at another tensor, its h or the result without it is read by others. */
+static void build_no_adapters(Net *n, OpBuild *b)
+{
+    n->x = graph_input(n->g, "x", graph_dtype(n->g), SHAPE(2, 9, 24));
+    OpRef x = n->x, z = op_act(b, x, ACT_SILU);
+    for (int i = 0; i < 3; i++) {
+        OpRef y = op_linear(b, x, param(n, SHAPE(24, 24)), OP_NONE, OP_NONE);
+        OpRef h = op_linear(b, i ? x : z, param(n, SHAPE(4, 24)), OP_NONE, OP_NONE);
+        keep(n, op_linear(b, op_scale(b, h, 0.5f, OP_NONE), param(n, SHAPE(24, 4)), OP_NONE, y));
+        if (i)
+            keep(n, op_act(b, i == 1 ? h : y, ACT_SILU));
+    }
+}
+
+static void test_cuda_fusions__what_is_no_low_rank_path_stays(void **state)
+{
+    (void)state;
+    Net plain, fused;
+    net_init(&plain, both[0], DTYPE_F32, build_no_adapters, NULL);
+    net_init(&fused, both[0], DTYPE_F32, build_no_adapters, both[0]);
+    assert_int_equal(alive(&fused, OP_LINEAR), 9);
+    compare(&fused, &plain, 0, "no low-rank path");
+    net_deinit(&plain);
+    net_deinit(&fused);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_fusions__upsampling_changes_no_bit),
         cmocka_unit_test(test_cuda_fusions__upsampling_that_others_read_stays),
         cmocka_unit_test(test_cuda_fusions__low_rank_paths),
+        cmocka_unit_test(test_cuda_fusions__what_is_no_low_rank_path_stays),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }
