@@ -86,15 +86,15 @@ static int find_origin(Loop *l)
 static int spread_checkpoints(Loop *l)
 {
     char *dir = NULL;
-    int sees, all;
-    TRY(comm_share_test(l->comm, l->c->output, &sees, &all));
-    if (all)
+    int all;
+    TRY(comm_share_test(l->comm, l->c->output, &l->sees, &all));
+    if (all || !l->c->resume)
         return 0;
     if (l->comm->rank == 0)
         log_info("the output folder is not shared by all ranks: rank 0 keeps it and sends checkpoints to the others");
     int rc = comm_agree(l->comm, io_path_join(&dir, l->c->output, "checkpoints"));
     if (rc >= 0)
-        rc = comm_share_spread_dir(l->comm, dir, ".h5", l->c->checkpoint.keep, sees, NULL);
+        rc = comm_share_spread_dir(l->comm, dir, ".h5", l->c->checkpoint.keep, l->sees, NULL);
     free(dir);
     return rc;
 }

@@ -80,6 +80,31 @@ check "cancel: does not come back" test "$(job_state "$id")" = "CANCELLED "
 run cancel
 check "cancel: continued elsewhere, same bytes" alike calm cancel
 
+# Without --kill-on-bad-exit srun lets the others live when a rank dies or stops: the watchdog ends them, saved.
+srun_rank() { # pid of rank N of the run in folder NAME
+    local p
+    for p in $(pgrep -f "$BIN train ../train.yaml"); do
+        [ "$(readlink "/proc/$p/cwd")" = "$TMP/$1" ] && [ "$(readlink "/proc/$p/exe")" = "$BIN" ] && grep -qz "^SLURM_PROCID=$2$" "/proc/$p/environ" && echo "$p"
+    done
+}
+for signal in KILL STOP; do
+    name=srun$signal
+    mkdir -p "$TMP/$name"
+    (cd "$TMP/$name" && exec srun --mpi=pmix --kill-on-bad-exit=0 --nodes=2 --ntasks-per-node=1 --cpus-per-task=1 --mem=500 --time=5 \
+        "$BIN" train ../train.yaml patience=4) >"$TMP/$name/log" 2>&1 </dev/null &
+    pid=$!
+    wait_checkpoint $name
+    began=$SECONDS
+    kill -$signal "$(srun_rank $name 1)"
+    wait $pid
+    code=$?
+    check "$name: srun fails within 30 s" test $code -ne 0 -a $((SECONDS - began)) -le 30
+    check "$name: rank 1 is named, the state saved" grep -Eq "rank 1 \(host [^ ]+\) (is gone: its process|was not heard of).*The state after step [0-9]+ is saved" "$TMP/$name/log"
+    check "$name: no process stays" test -z "$(srun_rank $name 0)$(srun_rank $name 1)"
+    run $name
+    check "$name: continued, same bytes" alike calm $name
+done
+
 # A node dies. Told so, Slurm requeues the job.
 revive() { for n in $(sinfo -h -N -t down -o %N | sort -u); do node_start "$n"; scontrol update NodeName="$n" State=RESUME; done 2>/dev/null; }
 nodes() { scontrol show hostnames "$(job_field "$id" NodeList)"; }
