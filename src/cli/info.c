@@ -11,6 +11,7 @@
 #include "cli/cli.h"
 #include "cpu/cpu.h"
 #include "graph/device.h"
+#include "io/h5.h"
 
 static const char usage[] =
     "usage: [mpirun -np N] atelier info\n\n"
@@ -53,8 +54,8 @@ static int print_info(Comm *c)
     printf("GPUs         %s\n", device_describe(gpu, sizeof gpu));
     printf("memory       %.1f GiB\n", (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE) / 1073741824.0);
     printf("ranks        %d (%s), %d on %s\n", c->size, c->fn->name, c->local_size, host);
-    printf("libraries    oneDNN %d.%d.%d, HDF5 %u.%u.%u, libpng %s, jansson %s, %s\n", dnnl->major, dnnl->minor, dnnl->patch, h5[0], h5[1],
-           h5[2], png_libpng_ver, jansson_version_str(), OpenSSL_version(OPENSSL_VERSION));
+    printf("libraries    oneDNN %d.%d.%d, HDF5 %u.%u.%u%s, libpng %s, jansson %s, %s\n", dnnl->major, dnnl->minor, dnnl->patch, h5[0], h5[1],
+           h5[2], io_h5_is_parallel() ? " (MPI-IO)" : "", png_libpng_ver, jansson_version_str(), OpenSSL_version(OPENSSL_VERSION));
     backend_destroy(be);
     return 0;
 }

@@ -7,6 +7,11 @@
 #include "comm/comm_impl.h"
 #include "comm/guard.h"
 
+const void *comm_mpi(const Comm *c)
+{
+    return c->fn->mpi ? c->fn->mpi(c) : NULL;
+}
+
 int comm_barrier(Comm *c)
 {
     return c->fn->barrier(c);

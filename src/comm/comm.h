@@ -27,6 +27,9 @@ void comm_deinit(Comm *c);
 /* Ends all ranks at once. Only src/cli may call it, when ranks cannot agree any more. */
 void comm_abort(Comm *c, int exit_code);
 
+/* Address of the MPI_Comm of these ranks, for libraries that use it themselves; NULL for a lone process. Borrowed. */
+const void *comm_mpi(const Comm *c);
+
 int comm_barrier(Comm *c);                                       /* collective */
 int comm_bcast(Comm *c, void *data, int64_t bytes, int root);    /* collective */
 /* In place, collective, any n. Integer sums are exact: the same bits for any number of ranks and any order. */
@@ -85,6 +88,7 @@ struct CommTable {
     int (*service_ask)(CommService *s, const int64_t *ask, int64_t *answer);
     int (*service_destroy)(CommService *s, int abandon);
     int (*link_open)(Comm *c, CommLink **out);
+    const void *(*mpi)(const Comm *c); /* NULL: none */
     void (*abort)(Comm *c, int exit_code);
     void (*deinit)(Comm *c);
 };

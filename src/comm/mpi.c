@@ -279,8 +279,10 @@ static void deinit(Comm *c)
     MPI_Finalize();
 }
 
+static const void *mpi_of(const Comm *c) { return &((const State *)c->state)->comm; }
+
 static const CommTable table = {"mpi", barrier,        bcast,       reduce_i64,      reduce_f64, gather, send,
-                                recv,  service_create, service_ask, service_destroy, link_open, abort_run, deinit};
+                                recv,  service_create, service_ask, service_destroy, link_open, mpi_of, abort_run, deinit};
 
 static int local_place(Comm *c, MPI_Comm world)
 {

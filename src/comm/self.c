@@ -79,7 +79,7 @@ static void deinit(Comm *c)
 }
 
 static const CommTable table = {"self", barrier,        bcast,       reduce_i64,      reduce_f64, gather, send,
-                                recv,   service_create, service_ask, service_destroy, NULL,       abort_run, deinit};
+                                recv,   service_create, service_ask, service_destroy, NULL,       NULL, abort_run, deinit};
 
 void comm_init_self(Comm *c)
 {

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,12 +11,28 @@
 #include "io/file.h"
 #include "io/h5_impl.h"
 
-void h5_quiet(void)
+#ifndef H5_HAVE_THREADSAFE
+static pthread_mutex_t one = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+#endif
+
+int h5_enter(void)
 {
+#ifndef H5_HAVE_THREADSAFE
+    pthread_mutex_lock(&one);
+#endif
     /* Files are closed by their owners. HDF5's own cleanup at exit crashes on a file that could not be flushed (full disk). Only
      * the first call, before the library is initialised, has an effect. */
     H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    return 1;
+}
+
+void h5_leave(const int *entered)
+{
+    (void)entered;
+#ifndef H5_HAVE_THREADSAFE
+    pthread_mutex_unlock(&one);
+#endif
 }
 
 typedef struct {
@@ -56,6 +73,10 @@ static hid_t access_props(IoH5 *f)
     H5Pset_libver_bounds(p, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
     H5Pset_fclose_degree(p, H5F_CLOSE_STRONG);
     H5Pset_file_locking(p, 1, 1); /* file systems without locks are fine */
+    if (f->mpi && h5_mpi_access(p, f->mpi) < 0) {
+        H5Pclose(p);
+        return H5I_INVALID_HID;
+    }
     if (f->safe && h5_journal_driver(&f->driver, p) < 0) {
         H5Pclose(p);
         return H5I_INVALID_HID; /* creating or opening says so */
@@ -102,7 +123,7 @@ static int create_at(IoH5 *f, const char *path)
 static int create_temp(IoH5 **out, const char *path, int safe)
 {
     IoH5 *f = NULL;
-    h5_quiet();
+    H5_CALL;
     *out = NULL;
     TRY(make(&f, path));
     f->safe = safe;
@@ -122,7 +143,7 @@ int io_h5_create_safe(IoH5 **out, const char *path) { return create_temp(out, pa
 int io_h5_create_direct(IoH5 **out, const char *path)
 {
     IoH5 *f = NULL;
-    h5_quiet();
+    H5_CALL;
     *out = NULL;
     TRY(make(&f, path));
     int rc = create_at(f, path);
@@ -133,10 +154,10 @@ int io_h5_create_direct(IoH5 **out, const char *path)
     return rc;
 }
 
-static int open_at(IoH5 **out, const char *path, int writable, int safe)
+static int open_at(IoH5 **out, const char *path, int writable, int safe, const void *mpi)
 {
     IoH5 *f = NULL;
-    h5_quiet();
+    H5_CALL;
     *out = NULL;
     int fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
     if (fd < 0)
@@ -150,6 +171,7 @@ static int open_at(IoH5 **out, const char *path, int writable, int safe)
         return err_set(ERR_FORMAT, "%s: not an HDF5 file", path);
     }
     f->safe = safe;
+    f->mpi = mpi;
     hid_t props = access_props(f);
     f->file = H5Fopen(path, writable ? H5F_ACC_RDWR : H5F_ACC_RDONLY, props);
     f->writable = writable;
@@ -163,14 +185,20 @@ static int open_at(IoH5 **out, const char *path, int writable, int safe)
     return 0;
 }
 
-int io_h5_open(IoH5 **out, const char *path) { return open_at(out, path, 0, 0); }
-int io_h5_open_append(IoH5 **out, const char *path) { return open_at(out, path, 1, 0); }
+int io_h5_open(IoH5 **out, const char *path) { return open_at(out, path, 0, 0, NULL); }
+int io_h5_open_append(IoH5 **out, const char *path) { return open_at(out, path, 1, 0, NULL); }
 
 int io_h5_open_safe(IoH5 **out, const char *path)
 {
     *out = NULL;
     TRY(io_h5_recover(path));
-    return open_at(out, path, 1, 1);
+    return open_at(out, path, 1, 1, NULL);
+}
+
+int io_h5_open_shared(IoH5 **out, const char *path, const void *mpi)
+{
+    *out = NULL;
+    return io_h5_is_parallel() ? open_at(out, path, 1, 0, mpi) : err_set(ERR_UNSUPPORTED, "%s: this program's HDF5 writes files by one process only", path);
 }
 
 const char *io_h5_path(const IoH5 *f) { return f->path; }
@@ -187,7 +215,7 @@ static int sync_path(const char *path)
 
 int io_h5_flush(IoH5 *f)
 {
-    h5_quiet();
+    H5_CALL;
     if (H5Fflush(f->file, H5F_SCOPE_LOCAL) < 0)
         return h5_fail(ERR_IO, f, NULL, "cannot write");
     return sync_path(f->atomic ? io_atomic_path(f->atomic) : f->path);
@@ -196,7 +224,7 @@ int io_h5_flush(IoH5 *f)
 int io_h5_save(IoH5 *f)
 {
     H5Journal *j;
-    h5_quiet();
+    H5_CALL;
     if (H5Fflush(f->file, H5F_SCOPE_LOCAL) < 0)
         return h5_fail(ERR_NOMEM, f, NULL, "cannot write");
     TRY(h5_journal_of(&j, f));
@@ -216,7 +244,7 @@ int io_h5_publish(IoH5 *f)
 int io_h5_commit(IoH5 **file)
 {
     IoH5 *f = *file;
-    h5_quiet();
+    H5_CALL;
     *file = NULL;
     if (f->safe) {
         int saved = io_h5_publish(f), closed = io_h5_close(f);
@@ -237,7 +265,7 @@ int io_h5_close(IoH5 *f)
 {
     if (!f)
         return 0;
-    h5_quiet();
+    H5_CALL;
     int rc = H5Fclose(f->file) < 0 ? h5_fail(ERR_IO, f, NULL, "cannot close") : 0;
     discard(f);
     return rc;
@@ -246,7 +274,7 @@ int io_h5_close(IoH5 *f)
 /* Calls H5Lexists on each part of the path, as the library demands. */
 int io_h5_exists(IoH5 *f, const char *name)
 {
-    h5_quiet();
+    H5_CALL;
     char *part = strdup(name);
     int found = part != NULL;
     for (size_t i = 1; found && i <= strlen(name); i++) {
@@ -306,7 +334,7 @@ int h5_new_name(IoH5 *f, const char *name)
 
 int io_h5_group(IoH5 *f, const char *name)
 {
-    h5_quiet();
+    H5_CALL;
     TRY(h5_writable(f, name));
     TRY(make_parents(f, name));
     return io_h5_exists(f, name) ? 0 : make_group(f, name);
@@ -314,7 +342,7 @@ int io_h5_group(IoH5 *f, const char *name)
 
 int io_h5_delete(IoH5 *f, const char *name)
 {
-    h5_quiet();
+    H5_CALL;
     TRY(h5_writable(f, name));
     if (!io_h5_exists(f, name))
         return err_set(ERR_NOTFOUND, "%s: %s: no such object", f->path, name);
@@ -353,7 +381,7 @@ static int by_name(const void *a, const void *b) { return strcmp(*(char *const *
 int io_h5_list(IoH5 *f, const char *group, char ***names, int *n)
 {
     Names l = {0};
-    h5_quiet();
+    H5_CALL;
     *names = NULL;
     *n = 0;
     if (!io_h5_exists(f, group))

@@ -1,6 +1,6 @@
-/* HDF5 files (serial library): datasets of any Dtype, strings, attributes, rows appended one by one, joins of many files.
- * Errors carry the file and object name and HDF5's own reason; HDF5 itself prints nothing. Not collective; one thread at a
- * time unless the library was built thread-safe (Debian's is). Equal calls give equal bytes: no time stamps are stored.
+/* HDF5 files: datasets of any Dtype, strings, attributes, rows appended one by one, joins of many files.
+ * Errors carry the file and object name and HDF5's own reason; HDF5 itself prints nothing. Not collective; any thread,
+ * one file by one of them at a time. Equal calls give equal bytes: no time stamps are stored.
  * bf16 is stored as uint16 with the dataset attribute dtype = "bf16"; f16 as IEEE half. Little endian.
  * Object names may be paths ("a/b"); missing groups are created on writing. */
 #ifndef IO_H5_H
@@ -39,6 +39,13 @@ int io_h5_save(IoH5 *f);
 int io_h5_publish(IoH5 *f);
 /* Finishes what a save had begun when its process was killed. Nobody may have the file open for writing. */
 int io_h5_recover(const char *path);
+
+/* One file written by many ranks through MPI-IO, where the program is built for it (make HDF5=openmpi); ERR_UNSUPPORTED else.
+ * mpi: the address of an MPI_Comm (comm_mpi). The file is there, nobody else has it open, and all ranks see it. Collective, as are
+ * io_h5_close of such a file and io_h5_write_rows_shared: each rank writes its own rows of the same dataset, or none. */
+int io_h5_is_parallel(void);
+int io_h5_open_shared(IoH5 **out, const char *path, const void *mpi);
+int io_h5_write_rows_shared(IoH5 *f, const char *name, Dtype t, int64_t begin, int64_t rows, const void *data);
 
 typedef struct {
     int gzip;       /* 0 none, 1..9 */

@@ -116,7 +116,7 @@ int h5_describe(IoH5 *f, const char *name, hid_t set, IoH5Info *info)
 int io_h5_info(IoH5 *f, const char *name, IoH5Info *info)
 {
     hid_t set = H5I_INVALID_HID;
-    h5_quiet();
+    H5_CALL;
     memset(info, 0, sizeof *info);
     TRY(h5_open_dataset(f, name, &set));
     int rc = h5_describe(f, name, set, info);
@@ -267,7 +267,7 @@ static int64_t count_of(const IoH5Info *info)
 int io_h5_write(IoH5 *f, const char *name, Dtype t, int ndim, const int64_t *dim, const void *data, const IoH5Store *store)
 {
     hsize_t d[IO_H5_MAX_DIM];
-    h5_quiet();
+    H5_CALL;
     TRY(check_shape(f, name, t, ndim, dim, d));
     TRY(create_dataset(f, name, t, ndim, d, 0, store));
     return move_rows(f, name, t, 0, ndim ? dim[0] : 1, (void *)(uintptr_t)data, 1);
@@ -277,7 +277,7 @@ int io_h5_update(IoH5 *f, const char *name, Dtype t, int ndim, const int64_t *di
 {
     hid_t set = H5I_INVALID_HID;
     IoH5Info info;
-    h5_quiet();
+    H5_CALL;
     TRY(h5_writable(f, name));
     TRY(open_typed(f, name, t, &set, &info));
     int same = info.ndim == ndim, rc;
@@ -295,7 +295,7 @@ int io_h5_read(IoH5 *f, const char *name, Dtype t, void *data, int64_t count)
 {
     hid_t set = H5I_INVALID_HID;
     IoH5Info info;
-    h5_quiet();
+    H5_CALL;
     TRY(open_typed(f, name, t, &set, &info));
     int rc = count_of(&info) == count ? transfer(f, name, set, &info, 0, info.ndim ? info.dim[0] : 1, data, 0)
                                       : err_set(ERR_SHAPE, "%s: %s: has %lld elements, expected %lld", f->path, name,
@@ -306,13 +306,13 @@ int io_h5_read(IoH5 *f, const char *name, Dtype t, void *data, int64_t count)
 
 int io_h5_read_rows(IoH5 *f, const char *name, Dtype t, int64_t begin, int64_t rows, void *data)
 {
-    h5_quiet();
+    H5_CALL;
     return move_rows(f, name, t, begin, rows, data, 0);
 }
 
 int io_h5_write_rows(IoH5 *f, const char *name, Dtype t, int64_t begin, int64_t rows, const void *data)
 {
-    h5_quiet();
+    H5_CALL;
     TRY(h5_writable(f, name));
     return move_rows(f, name, t, begin, rows, (void *)(uintptr_t)data, 1);
 }
@@ -321,7 +321,7 @@ int io_h5_create_rows(IoH5 *f, const char *name, Dtype t, int64_t rows, int ndim
 {
     hsize_t d[IO_H5_MAX_DIM];
     int64_t dim[IO_H5_MAX_DIM];
-    h5_quiet();
+    H5_CALL;
     if (ndim_row < 0 || ndim_row >= IO_H5_MAX_DIM)
         return err_set(ERR_RANGE, "%s: %s: rows of %d dimensions: expected 0..%d", f->path, name, ndim_row, (int)IO_H5_MAX_DIM - 1);
     dim[0] = rows;
@@ -352,7 +352,7 @@ int io_h5_append(IoH5 *f, const char *name, Dtype t, int64_t rows, const void *d
 {
     hid_t set = H5I_INVALID_HID;
     IoH5Info info;
-    h5_quiet();
+    H5_CALL;
     TRY(h5_writable(f, name));
     TRY(open_typed(f, name, t, &set, &info));
     int64_t at = info.ndim ? info.dim[0] : 0;
@@ -368,7 +368,7 @@ int io_h5_resize(IoH5 *f, const char *name, int64_t rows)
 {
     hid_t set = H5I_INVALID_HID;
     IoH5Info info;
-    h5_quiet();
+    H5_CALL;
     TRY(h5_writable(f, name));
     TRY(h5_open_dataset(f, name, &set));
     int rc = h5_describe(f, name, set, &info);

@@ -1,4 +1,4 @@
-/* Shared by h5.c, h5_data.c, h5_text.c and h5_join.c. Internal to this room. */
+/* Shared by h5*.c. Internal to this room. */
 #ifndef IO_H5_IMPL_H
 #define IO_H5_IMPL_H
 
@@ -14,11 +14,15 @@ struct IoH5 {
     char *path;
     int writable;
     hid_t driver; /* held until the file is closed: HDF5 looks at it after its own last use; 0: HDF5's */
+    const void *mpi; /* opened by io_h5_open_shared */
     int safe; /* opened by io_h5_create_safe or io_h5_open_safe */
 };
 
-/* Stops HDF5 from printing on this thread; every public function calls it first, since the setting is per thread. */
-void h5_quiet(void);
+/* First in every public function: stops HDF5 from printing on this thread, and keeps other threads out until the function returns where
+ * HDF5 does not do so itself (parallel builds). */
+#define H5_CALL int entered_ __attribute__((cleanup(h5_leave), unused)) = h5_enter()
+int h5_enter(void);
+void h5_leave(const int *entered);
 /* err_set "path: name: what: HDF5's innermost reason", and clears HDF5's stack. name may be NULL. Must directly follow the
  * call that failed: every other HDF5 call, closing included, forgets the reason. */
 int h5_fail(int code, const IoH5 *f, const char *name, const char *what);
@@ -41,6 +45,9 @@ int h5_make_dataset(IoH5 *f, const char *name, hid_t type, Dtype t, hid_t space,
 
 /* Shape and dtype of rows to be created with `store` set in props; dim[0] rows. */
 int h5_set_store(IoH5 *f, const char *name, hid_t props, size_t element, int ndim, const hsize_t *dim, int extensible, const IoH5Store *store);
+
+/* MPI-IO for files that are opened with `access`. */
+int h5_mpi_access(hid_t access, const void *mpi);
 
 /* The file driver behind io_h5_create_safe. *id: H5Idec_ref after the file is closed. */
 typedef struct H5Journal H5Journal;

@@ -82,7 +82,7 @@ int io_h5_join(IoH5 *f, const char *name, const char *source, const IoH5Piece *p
 {
     int64_t rows = 0;
     int rc = 0;
-    h5_quiet();
+    H5_CALL;
     if (n < 1)
         return err_set(ERR_RANGE, "%s: nothing to join", f->path);
     IoH5Info *info = calloc((size_t)n, sizeof *info);
@@ -105,7 +105,7 @@ int io_h5_join(IoH5 *f, const char *name, const char *source, const IoH5Piece *p
 
 int io_h5_copy(IoH5 *to, IoH5 *from, const char *name)
 {
-    h5_quiet();
+    H5_CALL;
     TRY(h5_new_name(to, name));
     return H5Ocopy(from->file, name, to->file, name, H5P_DEFAULT, H5P_DEFAULT) < 0 ? h5_fail(ERR_IO, to, name, "cannot copy") : 0;
 }
@@ -139,7 +139,7 @@ static herr_t copy_attr(hid_t from, const char *name, const H5A_info_t *info, vo
 
 int io_h5_copy_attrs(IoH5 *to, IoH5 *from, const char *object)
 {
-    h5_quiet();
+    H5_CALL;
     hid_t a = H5Oopen(from->file, object, H5P_DEFAULT), b = H5Oopen(to->file, object, H5P_DEFAULT);
     CopyAttrs c = {.to = b};
     herr_t bad = a < 0 || b < 0 ? -1 : H5Aiterate2(a, H5_INDEX_NAME, H5_ITER_INC, NULL, copy_attr, &c);

@@ -60,7 +60,7 @@ static int put_strings(IoH5 *f, const char *name, hid_t set, int ndim, int64_t b
 
 int io_h5_create_strings(IoH5 *f, const char *name, int64_t rows)
 {
-    h5_quiet();
+    H5_CALL;
     return create_strings(f, name, 1, rows);
 }
 
@@ -68,7 +68,7 @@ int io_h5_update_strings(IoH5 *f, const char *name, int64_t begin, const char *c
 {
     hid_t set = H5I_INVALID_HID;
     IoH5Info info;
-    h5_quiet();
+    H5_CALL;
     TRY(h5_writable(f, name));
     TRY(open_strings(f, name, &set, &info));
     int64_t rows = info.ndim ? info.dim[0] : 1;
@@ -82,7 +82,7 @@ int io_h5_update_strings(IoH5 *f, const char *name, int64_t begin, const char *c
 
 int io_h5_write_strings(IoH5 *f, const char *name, const char *const *s, int64_t n)
 {
-    h5_quiet();
+    H5_CALL;
     TRY(create_strings(f, name, 1, n));
     return io_h5_update_strings(f, name, 0, s, n);
 }
@@ -119,7 +119,7 @@ int io_h5_write_strings_packed(IoH5 *f, const char *name, const char *const *s, 
     size_t width = 1;
     hsize_t dim = (hsize_t)n;
     hid_t set = H5I_INVALID_HID;
-    h5_quiet();
+    H5_CALL;
     TRY(h5_new_name(f, name));
     for (int64_t i = 0; i < n; i++)
         width = strlen(s[i]) > width ? strlen(s[i]) : width;
@@ -148,7 +148,7 @@ int io_h5_write_strings_packed(IoH5 *f, const char *name, const char *const *s, 
 
 int io_h5_write_string(IoH5 *f, const char *name, const char *s)
 {
-    h5_quiet();
+    H5_CALL;
     TRY(create_strings(f, name, 0, 1));
     return io_h5_update_strings(f, name, 0, &s, 1);
 }
@@ -211,7 +211,7 @@ int io_h5_read_strings(IoH5 *f, const char *name, char ***s, int64_t *n)
 {
     hid_t set = H5I_INVALID_HID;
     IoH5Info info;
-    h5_quiet();
+    H5_CALL;
     *s = NULL;
     *n = 0;
     TRY(open_strings(f, name, &set, &info));
@@ -269,7 +269,7 @@ static int set_attr(IoH5 *f, const char *object, const char *key, hid_t type, co
 
 int io_h5_set_attr_str(IoH5 *f, const char *object, const char *key, const char *value)
 {
-    h5_quiet();
+    H5_CALL;
     hid_t t = h5_string_type();
     int rc = set_attr(f, object, key, t, &value);
     H5Tclose(t);
@@ -278,20 +278,20 @@ int io_h5_set_attr_str(IoH5 *f, const char *object, const char *key, const char 
 
 int io_h5_set_attr_i64(IoH5 *f, const char *object, const char *key, int64_t value)
 {
-    h5_quiet();
+    H5_CALL;
     return set_attr(f, object, key, H5T_STD_I64LE, &value);
 }
 
 int io_h5_set_attr_f64(IoH5 *f, const char *object, const char *key, double value)
 {
-    h5_quiet();
+    H5_CALL;
     return set_attr(f, object, key, H5T_IEEE_F64LE, &value);
 }
 
 int io_h5_attr_exists(IoH5 *f, const char *object, const char *key)
 {
     hid_t o = H5I_INVALID_HID;
-    h5_quiet();
+    H5_CALL;
     if (open_object(f, object, &o) < 0)
         return 0;
     int yes = H5Aexists(o, key) > 0;
@@ -331,7 +331,7 @@ static int wrong_type(const IoH5 *f, const char *object, const char *key, const 
 static int get_number(IoH5 *f, const char *object, const char *key, int whole, hid_t as, void *value)
 {
     hid_t a = H5I_INVALID_HID, type = H5I_INVALID_HID;
-    h5_quiet();
+    H5_CALL;
     TRY(open_attr(f, object, key, &a, &type));
     H5T_class_t c = H5Tget_class(type);
     int rc = c == H5T_INTEGER || (!whole && c == H5T_FLOAT) ? 0 : wrong_type(f, object, key, whole ? "integer" : "number");
@@ -373,7 +373,7 @@ static int read_attr_string(hid_t a, hid_t type, char **value)
 int io_h5_attr_str(IoH5 *f, const char *object, const char *key, char **value)
 {
     hid_t a = H5I_INVALID_HID, type = H5I_INVALID_HID;
-    h5_quiet();
+    H5_CALL;
     *value = NULL;
     TRY(open_attr(f, object, key, &a, &type));
     int rc = H5Tget_class(type) == H5T_STRING ? 0 : wrong_type(f, object, key, "string");

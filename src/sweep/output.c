@@ -173,9 +173,12 @@ void sweep_output_close(SweepOutput *o)
 }
 
 /* Whether run.h5 is to hold the pixels itself: `join` says so, or all parts together are small. */
-static int wants_copy(const SweepParts *p, const SweepConf *c)
+static int wants_copy(const SweepOutput *o, const SweepConf *c)
 {
+    const SweepParts *p = &o->parts;
     int64_t sum = 0, size;
+    if (o->late_copy)
+        return 0;
     for (int i = 0; i < p->count; i++)
         if (io_file_size(&size, p->path[i]) >= 0)
             sum += size;
@@ -193,7 +196,7 @@ static int write_run(const char *path, SweepOutput *o, const SweepConf *c, const
     full.config = b.data;
     sweep_parts_deinit(&o->parts);
     TRY_GOTO(sweep_parts_scan(&o->parts, c->output, 0));
-    rc = sweep_runfile_write(path, &o->parts, grid, &full, wants_copy(&o->parts, c));
+    rc = sweep_runfile_write(path, &o->parts, grid, &full, wants_copy(o, c));
 done:
     str_deinit(&b);
     return rc;
@@ -247,6 +250,7 @@ static int finish(SweepOutput *o, const SweepConf *c, const SweepGrid *grid, con
     TRY_GOTO(io_dir_remove_temps(c->output));
     if (c->png)
         TRY_GOTO(sweep_png_remove_temps(c->output, run.meta.n));
+    o->linked = run.nparts > 0;
     if (!run.nparts)
         rc = sweep_parts_remove(c->output);
 done:
@@ -268,4 +272,26 @@ int sweep_output_finish(SweepOutput *o, const SweepConf *c, const SweepGrid *gri
         if (signal_stop())
             return err_set(ERR_STOPPED, "stopped by %s; all images are done: run the same command again to finish", signal_name(signal_stop()));
     }
+}
+
+int sweep_output_copies_late(const SweepConf *c, const Comm *comm)
+{
+    return io_h5_is_parallel() && c->join == SWEEP_JOIN_COPY && comm->size > 1 && comm_mpi(comm);
+}
+
+int sweep_output_copy(SweepOutput *o, const SweepConf *c, Comm *comm)
+{
+    char *path;
+    int linked = o->linked;
+    if (!o->late_copy)
+        return 0;
+    TRY(comm_bcast(comm, &linked, sizeof linked, 0));
+    if (!linked)
+        return 0;
+    TRY(comm_agree(comm, io_path_join(&path, c->output, "run.h5")));
+    int rc = sweep_runfile_consolidate(path, path, comm);
+    free(path);
+    if (rc < 0 && comm->rank == 0)
+        log_warn("the images stay in %s/parts, shown by run.h5: %s", c->output, err_message());
+    return comm_agree(comm, rc >= 0 && comm->rank == 0 ? sweep_parts_remove(c->output) : 0);
 }

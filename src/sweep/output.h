@@ -10,6 +10,8 @@ typedef struct {
     IoLock *lock, *shard_lock; /* a shard shares the first */
     SweepParts parts;
     int complete;      /* run.h5 is there */
+    int late_copy;     /* the ranks move the images into run.h5 afterwards (set by the caller) */
+    int linked;        /* after sweep_output_finish: run.h5 shows the images of the parts */
 } SweepOutput;
 
 /* SHA-256 in hex of sweep_conf_identity. */
@@ -24,4 +26,8 @@ void sweep_output_close(SweepOutput *o);
 /* All images are done: run.h5 (info->config is filled in here), missing PNGs, contact sheet; then the parts go where run.h5 holds the
  * images itself. Waits while the disk is full. */
 int sweep_output_finish(SweepOutput *o, const SweepConf *c, const SweepGrid *grid, const SweepRunInfo *info);
+/* join: copy with a parallel HDF5: rank 0 alone would move images for long while the others wait. So run.h5 shows those of the parts at
+ * first (late_copy), and all ranks move them together afterwards; where that fails it stays as it is, with a warning. Collective. */
+int sweep_output_copies_late(const SweepConf *c, const Comm *comm);
+int sweep_output_copy(SweepOutput *o, const SweepConf *c, Comm *comm);
 #endif

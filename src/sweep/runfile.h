@@ -2,6 +2,7 @@
 #ifndef SWEEP_RUNFILE_H
 #define SWEEP_RUNFILE_H
 
+#include "comm/comm.h"
 #include "sweep/block.h"
 #include "sweep/store.h"
 
@@ -38,7 +39,8 @@ const char *sweep_runfile_record(const SweepRunFile *r, int64_t index); /* JSON;
 /* Whether the file is of this run. */
 int sweep_runfile_matches(const char *path, const char *identity, int *matches);
 
-/* A copy of a run file at `out`, atomically, that holds the pixels itself, image k in row k of its size. */
-int sweep_runfile_consolidate(const char *path, const char *out);
+/* A copy of a run file at `out`, atomically, that holds the pixels itself, image k in row k of its size. Collective: by all ranks
+ * together, which must see the files, where the program is built with a parallel HDF5, else by rank 0. */
+int sweep_runfile_consolidate(const char *path, const char *out, Comm *comm);
 
 #endif

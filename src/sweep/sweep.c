@@ -611,9 +611,12 @@ int sweep_run(const SweepConf *c, const SweepShard *shard, Comm *comm, int threa
                                    .started = started,
                                    .threads = threads,
                                    .ranks = ranks};
+        run.out.late_copy = run.shared && sweep_output_copies_late(c, comm);
         if (rc >= 0 && comm->rank == 0)
             rc = sweep_output_finish(&run.out, c, &run.grid, &info);
         rc = comm_agree(comm, rc);
+        if (rc >= 0)
+            rc = sweep_output_copy(&run.out, c, comm);
     }
     report->total = run.total;
     report->before = run.before;
