@@ -187,11 +187,11 @@ static int lora_fill(TrainTask *t, int64_t position)
     LoraBench *b = t->impl;
     const float time[1] = {500}, weight[1] = {1};
     (void)position;
-    TRY(write_noise(t->ex, t->g, b->in.x, 1));
-    TRY(write_noise(t->ex, t->g, b->in.target, 1));
-    TRY(write_noise(t->ex, t->g, b->in.context, 1));
-    TRY(exec_write_f32(t->ex, b->in.time, time, 1));
-    return exec_write_f32(t->ex, b->in.weight, weight, 1);
+    TRY(write_noise(t->now.ex, t->now.g, b->in.x, 1));
+    TRY(write_noise(t->now.ex, t->now.g, b->in.target, 1));
+    TRY(write_noise(t->now.ex, t->now.g, b->in.context, 1));
+    TRY(exec_write_f32(t->now.ex, b->in.time, time, 1));
+    return exec_write_f32(t->now.ex, b->in.weight, weight, 1);
 }
 
 static int lora_conf(TrainConf *c, const Args *a)
@@ -211,14 +211,14 @@ static int lora_time(const Args *a, TrainTask *t, double peak)
 {
     TrainStep step;
     TrainState state = {0};
-    double best = 1e30, flops = graph_flops(t->g);
+    double best = 1e30, flops = graph_flops(t->now.g);
     int rc;
     TRY_GOTO(train_step_init(&step, t, &state));
     TRY_GOTO(train_step_sync(&step));
-    print_plan(t->plan);
+    print_plan(t->now.plan);
     printf("trained_values %lld\n", (long long)state.n);
     if (a->runs == 0)
-        TRY_GOTO(exec_prepare(t->ex));
+        TRY_GOTO(exec_prepare(t->now.ex));
     for (int i = 0; i <= a->runs && a->runs > 0; i++) {
         double s = bench_now();
         TRY_GOTO(train_step_run(&step));
@@ -232,9 +232,9 @@ static int lora_time(const Args *a, TrainTask *t, double peak)
     if (a->runs > 0)
         print_rate("lora", flops, best, peak);
     if (a->profile) {
-        exec_profile(t->ex, 1);
-        TRY_GOTO(exec_run(t->ex));
-        print_profile(t->ex);
+        exec_profile(t->now.ex, 1);
+        TRY_GOTO(exec_run(t->now.ex));
+        print_profile(t->now.ex);
     }
 done:
     train_step_deinit(&step);

@@ -65,8 +65,8 @@ int train_adapter_position(TrainTask *t, NnCtx *nn, OpRef *position)
     const TrainLoraConf *c = &t->conf->lora;
     *position = OP_NONE;
     if (c->dropout > 0 || c->rank_dropout > 0 || c->module_dropout > 0)
-        nn->position = *position = graph_input(t->g, "position", DTYPE_I64, SHAPE(t->conf->micro_batch));
-    return graph_status(t->g);
+        nn->position = *position = graph_input(t->now.g, "position", DTYPE_I64, SHAPE(t->conf->micro_batch));
+    return graph_status(t->now.g);
 }
 
 int train_adapter_fill(TrainTask *t, OpRef input, int64_t position)
@@ -77,7 +77,7 @@ int train_adapter_fill(TrainTask *t, OpRef input, int64_t position)
         return 0;
     for (int i = 0; i < n; i++)
         number[i] = position < 0 ? -1 : position + i;
-    return exec_write(t->ex, input, number, (size_t)n * sizeof *number);
+    return exec_write(t->now.ex, input, number, (size_t)n * sizeof *number);
 }
 
 int train_adapter_limit(TrainTask *t, Lora *lora, TrainState *s)

@@ -45,10 +45,10 @@ static int fill(TrainTask *t, int64_t position)
     }
     clip_text_pool_index(&c->text, c->buf_ids, n, length, c->buf_pool);
     size_t pixels = (size_t)n * (size_t)(t->conf->resolution * t->conf->resolution * 3);
-    TRY(exec_write_f32(t->ex, c->pixels, c->buf_pixels, (int64_t)pixels));
-    TRY(exec_write(t->ex, c->ids, c->buf_ids, (size_t)(n * length) * sizeof(int32_t)));
-    TRY(exec_write(t->ex, c->pool, c->buf_pool, (size_t)n * sizeof(int32_t)));
-    return exec_write(t->ex, c->target, c->buf_target, (size_t)n * sizeof(int32_t));
+    TRY(exec_write_f32(t->now.ex, c->pixels, c->buf_pixels, (int64_t)pixels));
+    TRY(exec_write(t->now.ex, c->ids, c->buf_ids, (size_t)(n * length) * sizeof(int32_t)));
+    TRY(exec_write(t->now.ex, c->pool, c->buf_pool, (size_t)n * sizeof(int32_t)));
+    return exec_write(t->now.ex, c->target, c->buf_target, (size_t)n * sizeof(int32_t));
 }
 
 static int build_graph(TrainTask *t, Clip *c)
@@ -58,13 +58,13 @@ static int build_graph(TrainTask *t, Clip *c)
     int n = conf->micro_batch;
     ClipText text;
     NnCtx nn;
-    nn_init(&nn, t->g);
+    nn_init(&nn, t->now.g);
     nn.train = all;
     nn.ntrain = 1;
-    c->pixels = graph_input(t->g, "pixels", graph_dtype(t->g), SHAPE(n, conf->resolution, conf->resolution, 3));
-    c->ids = graph_input(t->g, "ids", DTYPE_I32, SHAPE(n, c->text.positions));
-    c->pool = graph_input(t->g, "pool", DTYPE_I32, SHAPE(n));
-    c->target = graph_input(t->g, "target", DTYPE_I32, SHAPE(n));
+    c->pixels = graph_input(t->now.g, "pixels", graph_dtype(t->now.g), SHAPE(n, conf->resolution, conf->resolution, 3));
+    c->ids = graph_input(t->now.g, "ids", DTYPE_I32, SHAPE(n, c->text.positions));
+    c->pool = graph_input(t->now.g, "pool", DTYPE_I32, SHAPE(n));
+    c->target = graph_input(t->now.g, "target", DTYPE_I32, SHAPE(n));
     size_t mark = nn_push(&nn, "clip");
     int rc = clip_text_forward(&nn, &c->text, c->ids, c->pool, 1, &text);
     OpRef image = clip_vision_forward(&nn, &c->vision, c->pixels);
@@ -127,7 +127,7 @@ static int load(TrainTask *t)
 {
     static const char *const bases[] = {"model", NULL};
     if (t->conf->init_random)
-        return nn_params_init(t->params, t->g, "clip", t->conf->seed, NULL, 0);
+        return nn_params_init(t->params, t->now.g, "clip", t->conf->seed, NULL, 0);
     char *dir;
     IoSafetensors *files = NULL;
     TRY(io_path_join(&dir, t->conf->model, "clip"));

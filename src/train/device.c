@@ -124,7 +124,7 @@ static int find_gradients(TrainDevice *d)
         return err_set(ERR_NOMEM, "training state: out of memory");
     for (int k = 0; k < shapes; k++)
         for (size_t i = 0; i < n; i++)
-            host[(size_t)k * n + i] = t->nshape ? exec_data(t->shape[k].ex, t->shape[k].grad[i]) : exec_data(t->ex, t->grad[i]);
+            host[(size_t)k * n + i] = t->nshape ? exec_data(t->shape[k].ex, t->shape[k].grad[i]) : exec_data(t->now.ex, t->now.grad[i]);
     int rc = allocate(d, &d->grads, (size_t)shapes * n * sizeof *host);
     if (rc >= 0)
         rc = d->be->upload(d->be, d->grads, host, (size_t)shapes * n * sizeof *host);
@@ -155,7 +155,7 @@ static int watch(TrainDevice *d)
     if (t->comm->size == 1)
         return 0;
     if (!t->nshape)
-        return exec_watch(t->ex, t->grad, t->nwrt);
+        return exec_watch(t->now.ex, t->now.grad, t->nwrt);
     for (int k = 0; k < t->nshape; k++)
         TRY(exec_watch(t->shape[k].ex, t->shape[k].grad, t->nwrt));
     return 0;
@@ -302,7 +302,7 @@ int train_device_begin(TrainDevice *d)
 static int add(TrainDevice *d, int first, int count, int64_t limit)
 {
     const TrainTask *t = d->task;
-    const float *const *grads = d->grads + (t->nshape ? (size_t)t->now * (size_t)t->nwrt : 0);
+    const float *const *grads = d->grads + (t->nshape ? (size_t)t->at * (size_t)t->nwrt : 0);
     return d->be->train->exact_add(d->be, d->all, first, count, grads, d->sum, limit);
 }
 
@@ -323,8 +323,8 @@ int train_device_run(TrainDevice *d, int last)
 {
     TrainTask *t = d->task;
     if (last && t->comm->size > 1)
-        return exec_run_watched(t->ex, gradient_done, d);
-    TRY(exec_run(t->ex));
+        return exec_run_watched(t->now.ex, gradient_done, d);
+    TRY(exec_run(t->now.ex));
     return add(d, 0, d->s->count, last ? exact_limit(t->comm) : INT64_MAX);
 }
 

@@ -152,10 +152,10 @@ static int write_samples(TrainTask *t, Diffusion *d, const Row *r)
     int64_t pixels = (int64_t)d->h * d->w * d->c;
     if (d->noiser) {
         const TrainNoiseBatch b = {t->conf->seed, r->position, r->when, d->moments, v->shift, v->scaling, n, d->c, pixels};
-        return train_noise_device_apply(d->noiser, &b, exec_data(t->ex, d->in.x), exec_data(t->ex, d->in.target), graph_dtype(t->g));
+        return train_noise_device_apply(d->noiser, &b, exec_data(t->now.ex, d->in.x), exec_data(t->now.ex, d->in.target), graph_dtype(t->now.g));
     }
-    TRY(exec_write_f32(t->ex, d->in.x, d->buf_x, n * pixels));
-    return exec_write_f32(t->ex, d->in.target, d->buf_target, n * pixels);
+    TRY(exec_write_f32(t->now.ex, d->in.x, d->buf_x, n * pixels));
+    return exec_write_f32(t->now.ex, d->in.target, d->buf_target, n * pixels);
 }
 
 static int write_inputs(TrainTask *t, Diffusion *d, const Row *r)
@@ -164,17 +164,17 @@ static int write_inputs(TrainTask *t, Diffusion *d, const Row *r)
     int64_t tokens = (int64_t)d->length * d->width;
     TRY(write_samples(t, d, r));
     if (d->bpe)
-        TRY(exec_write(t->ex, d->in.ids, d->buf_ids, (size_t)n * (size_t)d->length * sizeof *d->buf_ids));
+        TRY(exec_write(t->now.ex, d->in.ids, d->buf_ids, (size_t)n * (size_t)d->length * sizeof *d->buf_ids));
     if (d->in.words.length)
-        TRY(train_embedding_write(&d->in.words, t->ex));
+        TRY(train_embedding_write(&d->in.words, t->now.ex));
     if (!d->bpe)
-        TRY(exec_write_f32(t->ex, d->in.context, d->buf_context, n * tokens));
+        TRY(exec_write_f32(t->now.ex, d->in.context, d->buf_context, n * tokens));
     if (d->in.mask != OP_NONE)
-        TRY(exec_write_f32(t->ex, d->in.mask, d->buf_mask, (int64_t)n * d->h * d->w));
+        TRY(exec_write_f32(t->now.ex, d->in.mask, d->buf_mask, (int64_t)n * d->h * d->w));
     if (d->in.huber != OP_NONE)
-        TRY(exec_write_f32(t->ex, d->in.huber, r->huber, n));
-    TRY(exec_write_f32(t->ex, d->in.time, r->time, n));
-    return exec_write_f32(t->ex, d->in.weight, r->weight, n);
+        TRY(exec_write_f32(t->now.ex, d->in.huber, r->huber, n));
+    TRY(exec_write_f32(t->now.ex, d->in.time, r->time, n));
+    return exec_write_f32(t->now.ex, d->in.weight, r->weight, n);
 }
 
 static int fill(TrainTask *t, int64_t position)
@@ -215,8 +215,8 @@ static int validate_batch(TrainTask *t, Diffusion *d, const HeldBatch *b, int64_
     }
     TRY(train_adapter_fill(t, d->in.position, -1)); /* nothing is dropped */
     TRY(write_inputs(t, d, &r));
-    TRY(exec_run_to(t->ex, t->loss));
-    TRY(exec_read_f32(t->ex, t->loss, loss, n));
+    TRY(exec_run_to(t->now.ex, t->now.loss));
+    TRY(exec_read_f32(t->now.ex, t->now.loss, loss, n));
     for (int j = 0; j < b->n; j++)
         *bad += exact_add(sum, &loss[j], 1);
     return 0;
@@ -348,10 +348,10 @@ static int load(TrainTask *t, Diffusion *d)
     if (d->in.words.length)
         TRY(train_embedding_load(&d->in.words, t, d->pipe, d->bpe));
     if (train_conf_has_text(t->conf))
-        TRY(nn_params_load(t->params, t->g, "text_encoder", pipeline_files(d->pipe, PIPELINE_TEXT), clip_names));
+        TRY(nn_params_load(t->params, t->now.g, "text_encoder", pipeline_files(d->pipe, PIPELINE_TEXT), clip_names));
     if (t->conf->init_random) {
-        TRY(nn_params_init(t->params, t->g, "unet", t->conf->seed, zero, 2));
-        return t->conf->text_encoder ? nn_params_set_trainable(t->params, t->g, t->wrt, t->nwrt) : 0;
+        TRY(nn_params_init(t->params, t->now.g, "unet", t->conf->seed, zero, 2));
+        return t->conf->text_encoder ? nn_params_set_trainable(t->params, t->now.g, t->now.wrt, t->nwrt) : 0;
     }
     if (t->comm->rank == 0)
         TRY(find_hash(t, d));
@@ -438,8 +438,8 @@ static int make_shapes(TrainTask *t, Diffusion *d)
     for (int b = 0; b < held; b++)
         TRY(held_shape(t, d, b));
     if (buckets) {
-        graph_destroy(t->g);
-        t->g = NULL;
+        graph_destroy(t->now.g);
+        t->now.g = NULL;
     }
     if (d->held_data)
         TRY(list_held(t, d));

@@ -20,8 +20,8 @@ static int check_patterns(const TrainTask *t)
     const ConfStrs *train = &t->conf->train;
     for (int k = 0; k < train->count; k++) {
         int hits = 0;
-        for (int i = 0; i < graph_tensor_count(t->g) && !hits; i++) {
-            const GraphTensor *p = graph_tensor(t->g, i);
+        for (int i = 0; i < graph_tensor_count(t->now.g) && !hits; i++) {
+            const GraphTensor *p = graph_tensor(t->now.g, i);
             hits = p->kind == TENSOR_PARAM && nn_glob(train->items[k], p->name);
         }
         if (!hits)
@@ -35,12 +35,12 @@ static OpRef text_input(TrainTask *t, NnCtx *nn, const ClipConfig *text, TrainDi
 {
     int n = t->conf->micro_batch;
     if (!train_conf_has_text(t->conf))
-        return out->context = graph_input(t->g, "context", graph_dtype(t->g), SHAPE(n, text->positions, text->hidden));
+        return out->context = graph_input(t->now.g, "context", graph_dtype(t->now.g), SHAPE(n, text->positions, text->hidden));
     ClipText clip;
     OpRef vectors = OP_NONE;
     if (t->conf->embedding.token[0])
         vectors = train_embedding_emit(&out->words, nn, &t->conf->embedding, text, n);
-    out->ids = graph_input(t->g, "ids", DTYPE_I32, SHAPE(n, text->positions));
+    out->ids = graph_input(t->now.g, "ids", DTYPE_I32, SHAPE(n, text->positions));
     size_t mark = nn_push(nn, "text_encoder");
     int rc = clip_text_forward_vectors(nn, text, out->ids, vectors == OP_NONE ? OP_NONE : out->words.keep, vectors, OP_NONE, 1, &clip);
     nn_pop(nn, mark);
@@ -50,14 +50,14 @@ static OpRef text_input(TrainTask *t, NnCtx *nn, const ClipConfig *text, TrainDi
 static OpRef loss_of(TrainTask *t, TrainDiffusionGraph *out, OpRef y)
 {
     const TrainLossConf *l = &t->conf->loss;
-    OpBuild *b = graph_builder(t->g);
+    OpBuild *b = graph_builder(t->now.g);
     if (y == OP_NONE)
         return OP_NONE;
     if (l->type == OP_LOSS_L2 && l->mask == TRAIN_MASK_NONE)
         return op_mse(b, y, out->target, out->weight);
-    const Shape *s = &graph_meta(t->g, y)->shape;
-    out->huber = graph_input(t->g, "huber", graph_ptype(t->g), SHAPE(s->dim[0]));
-    out->mask = graph_input(t->g, "mask", graph_ptype(t->g), SHAPE(s->dim[0], s->dim[1], s->dim[2]));
+    const Shape *s = &graph_meta(t->now.g, y)->shape;
+    out->huber = graph_input(t->now.g, "huber", graph_ptype(t->now.g), SHAPE(s->dim[0]));
+    out->mask = graph_input(t->now.g, "mask", graph_ptype(t->now.g), SHAPE(s->dim[0], s->dim[1], s->dim[2]));
     return op_pixel_loss(b, (OpLoss)l->type, y, out->target, out->weight, out->huber, out->mask);
 }
 
@@ -67,9 +67,9 @@ int train_diffusion_graph(TrainTask *t, const Pipeline *pipe, int h, int w, Trai
     const ClipConfig *text = pipeline_text(pipe);
     const NnLora *adapter;
     NnCtx nn;
-    Dtype T = graph_dtype(t->g), P = graph_ptype(t->g);
+    Dtype T = graph_dtype(t->now.g), P = graph_ptype(t->now.g);
     int n = c->micro_batch, channels = pipeline_vae(pipe)->latent_channels, rc = 0;
-    nn_init(&nn, t->g);
+    nn_init(&nn, t->now.g);
     static const char *const embedding[] = {TRAIN_EMBEDDING_PARAM};
     out->position = OP_NONE;
     nn.train = embedding;
@@ -80,16 +80,16 @@ int train_diffusion_graph(TrainTask *t, const Pipeline *pipe, int h, int w, Trai
         nn.train = (const char *const *)c->train.items;
         nn.ntrain = c->train.count;
     }
-    out->x = graph_input(t->g, "x", T, SHAPE(n, h, w, channels));
-    out->time = graph_input(t->g, "timestep", DTYPE_F32, SHAPE(n));
+    out->x = graph_input(t->now.g, "x", T, SHAPE(n, h, w, channels));
+    out->time = graph_input(t->now.g, "timestep", DTYPE_F32, SHAPE(n));
     out->context = out->ids = out->huber = out->mask = OP_NONE;
     OpRef context = text_input(t, &nn, text, out);
-    out->target = graph_input(t->g, "target", T, SHAPE(n, h, w, channels));
-    out->weight = graph_input(t->g, "weight", P, SHAPE(n));
+    out->target = graph_input(t->now.g, "target", T, SHAPE(n, h, w, channels));
+    out->weight = graph_input(t->now.g, "weight", P, SHAPE(n));
     size_t mark = nn_push(&nn, "unet");
     OpRef y = unet_forward(&nn, pipeline_unet(pipe), out->x, out->time, context);
     nn_pop(&nn, mark);
-    TRY_GOTO(graph_status(t->g));
+    TRY_GOTO(graph_status(t->now.g));
     if (c->task == TRAIN_FULL)
         TRY_GOTO(check_patterns(t));
     rc = train_task_differentiate(t, &nn, loss_of(t, out, y));

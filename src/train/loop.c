@@ -315,7 +315,7 @@ int train_run(const TrainConf *c, Comm *comm, Backend *be, TrainResult *result)
     int rc = prepare(&l);
     if (rc >= 0 && comm->rank == 0)
         log_info("%lld trained values, %d images per step on %d rank%s, arena %.1f MiB per rank", (long long)l.state.n, c->batch,
-                 comm->size, comm->size > 1 ? "s" : "", (double)plan_arena_bytes(l.task.plan) / (1 << 20));
+                 comm->size, comm->size > 1 ? "s" : "", (double)plan_arena_bytes(l.task.now.plan) / (1 << 20));
     if (rc >= 0 && comm->rank == 0 && l.task.recomputed)
         log_info("%s", l.task.recomputed);
     if (rc >= 0)
@@ -342,13 +342,13 @@ int train_plan(const TrainConf *c, Backend *be, TrainNeed *n)
     int rc = train_task_open(&t, 1);
     if (rc >= 0) {
         for (int i = 0; i < t.nwrt; i++)
-            n->trained += (double)shape_count(&graph_meta(t.g, t.wrt[i])->shape);
+            n->trained += (double)shape_count(&graph_meta(t.now.g, t.now.wrt[i])->shape);
         train_task_bytes(&t, &n->arena, &n->params, &n->state);
         n->images = train_dataset_count(t.data);
         n->epoch = train_dataset_epoch(t.data);
-        n->flops_image = graph_flops(t.g) / c->micro_batch;
-        n->live = (double)plan_live_bytes(t.plan);
-        n->nodes = plan_node_count(t.plan);
+        n->flops_image = graph_flops(t.now.g) / c->micro_batch;
+        n->live = (double)plan_live_bytes(t.now.plan);
+        n->nodes = plan_node_count(t.now.plan);
         snprintf(n->recomputed, sizeof n->recomputed, "%s", t.recomputed ? t.recomputed : "");
     }
     train_task_close(&t);

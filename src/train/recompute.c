@@ -21,15 +21,15 @@ typedef struct {
 
 static int differentiate(TrainTask *t, const uint8_t *mask)
 {
-    TRY(graph_backward_some(t->g, t->loss, t->seed, t->wrt, t->nwrt, t->grad, mask));
-    graph_output(t->g, t->loss, "loss");
+    TRY(graph_backward_some(t->now.g, t->now.loss, t->now.seed, t->now.wrt, t->nwrt, t->now.grad, mask));
+    graph_output(t->now.g, t->now.loss, "loss");
     for (int i = 0; i < t->nwrt; i++) {
-        if (t->grad[i] < 0)
-            return err_set(ERR_NOTFOUND, "'%s' has no influence on the loss", graph_tensor(t->g, t->wrt[i])->name);
-        graph_output(t->g, t->grad[i], NULL);
+        if (t->now.grad[i] < 0)
+            return err_set(ERR_NOTFOUND, "'%s' has no influence on the loss", graph_tensor(t->now.g, t->now.wrt[i])->name);
+        graph_output(t->now.g, t->now.grad[i], NULL);
     }
-    TRY(graph_optimize(t->g, t->be));
-    return plan_create(&t->plan, t->g, t->be);
+    TRY(graph_optimize(t->now.g, t->be));
+    return plan_create(&t->now.plan, t->now.g, t->be);
 }
 
 static double peak(const TrainTask *t)
@@ -43,12 +43,12 @@ static double peak(const TrainTask *t)
 static int try_mask(Search *s, double *bytes)
 {
     TrainTask *t = s->t;
-    plan_destroy(t->plan);
-    t->plan = NULL;
-    if (t->g != s->base)
-        graph_destroy(t->g);
-    t->g = NULL;
-    TRY(graph_copy(&t->g, s->base));
+    plan_destroy(t->now.plan);
+    t->now.plan = NULL;
+    if (t->now.g != s->base)
+        graph_destroy(t->now.g);
+    t->now.g = NULL;
+    TRY(graph_copy(&t->now.g, s->base));
     TRY(differentiate(t, s->mask));
     *bytes = peak(t);
     if (*bytes < s->least || !(s->least > 0))
@@ -160,7 +160,7 @@ static void segment_name(const Graph *g, int segment, char *out, size_t size)
 static int describe(Search *s, double limit)
 {
     StrBuf b;
-    double work = 0, all = graph_flops(s->t->g);
+    double work = 0, all = graph_flops(s->t->now.g);
     int n = 0;
     str_init(&b);
     for (int i = 0; i < s->count; i++)
@@ -183,8 +183,8 @@ static int describe(Search *s, double limit)
 int train_task_make_plan(TrainTask *t)
 {
     const TrainConf *c = t->conf;
-    int count = graph_segment_count(t->g), rc;
-    Search s = {.t = t, .base = t->g, .count = count, .mask = calloc((size_t)count + 1, 1), .order = malloc(((size_t)count + 1) * sizeof *s.order)};
+    int count = graph_segment_count(t->now.g), rc;
+    Search s = {.t = t, .base = t->now.g, .count = count, .mask = calloc((size_t)count + 1, 1), .order = malloc(((size_t)count + 1) * sizeof *s.order)};
     if (!s.mask || !s.order) {
         rc = err_set(ERR_NOMEM, "training graph: out of memory");
     } else if (!c->memory) {
@@ -195,8 +195,8 @@ int train_task_make_plan(TrainTask *t)
         rc = search(&s, (double)c->memory);
         if (rc >= 0)
             rc = describe(&s, (double)c->memory);
-        if (t->g == s.base)
-            t->g = NULL;
+        if (t->now.g == s.base)
+            t->now.g = NULL;
         graph_destroy((Graph *)s.base);
     }
     free(s.mask);

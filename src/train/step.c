@@ -22,7 +22,7 @@ const CommPlace train_places[TRAIN_PLACES] = {{"the start of the run", 0},
 static int collect_slots(TrainTask *t, TrainState *s)
 {
     for (int i = 0; i < t->nwrt; i++) {
-        const GraphTensor *w = graph_tensor(t->g, t->wrt[i]);
+        const GraphTensor *w = graph_tensor(t->now.g, t->now.wrt[i]);
         TRY(train_state_add(s, w->name, w->meta.shape));
     }
     TRY(train_optimizer_declare(t->conf, s));
@@ -96,7 +96,7 @@ int train_step_show(TrainStep *p, const float *values)
     if (p->device)
         TRY(train_device_show(p->device, values));
     TRY(train_task_bind(t));
-    return train_task_use(t, t->now);
+    return train_task_use(t, t->at);
 }
 
 int train_step_fetch(TrainStep *p)
@@ -109,7 +109,7 @@ static void add_gradients(TrainStep *p, int64_t *bad)
     const TrainTask *t = p->task;
     for (int i = 0; i < t->nwrt; i++) {
         const TrainSlot *s = &p->state->slot[i];
-        int64_t here = exact_add(p->sum + s->offset, exec_data(t->ex, t->grad[i]), s->count);
+        int64_t here = exact_add(p->sum + s->offset, exec_data(t->now.ex, t->now.grad[i]), s->count);
         if (here && p->bad_slot > i)
             p->bad_slot = i;
         *bad += here;
@@ -124,12 +124,12 @@ static int micro_batch(TrainStep *p, int64_t position, int last, int64_t *bad)
     TRY(t->fill(t, position));
     double filled = clock_now();
     p->seconds[TRAIN_PHASE_DATA] += filled - began;
-    TRY(p->device ? train_device_run(p->device, last) : exec_run(t->ex));
+    TRY(p->device ? train_device_run(p->device, last) : exec_run(t->now.ex));
     double ran = clock_now();
     p->seconds[TRAIN_PHASE_COMPUTE] += ran - filled;
     if (!p->device)
         add_gradients(p, bad);
-    TRY(exec_read_f32(t->ex, t->loss, p->loss, t->conf->micro_batch));
+    TRY(exec_read_f32(t->now.ex, t->now.loss, p->loss, t->conf->micro_batch));
     for (int j = 0; j < t->conf->micro_batch; j++) {
         float share = p->loss[j] / (float)t->conf->batch;
         *bad += exact_add(p->tail, &share, 1);

@@ -20,7 +20,7 @@ int train_task_open(TrainTask *t, int plan_only)
     if (rc >= 0)
         rc = nn_params_create(&t->params);
     if (rc >= 0)
-        rc = graph_create(&t->g, train_conf_dtype(t->conf));
+        rc = graph_create(&t->now.g, train_conf_dtype(t->conf));
     TRY(comm_agree(t->comm, rc));
     switch (t->conf->task) {
     case TRAIN_VAE:
@@ -30,22 +30,6 @@ int train_task_open(TrainTask *t, int plan_only)
     default:
         return train_diffusion_open(t, plan_only);
     }
-}
-
-static TrainShape present(const TrainTask *t)
-{
-    return (TrainShape){t->g, t->plan, t->ex, t->loss, t->seed, t->wrt, t->grad};
-}
-
-static void set_present(TrainTask *t, const TrainShape *s)
-{
-    t->g = s->g;
-    t->plan = s->plan;
-    t->ex = s->ex;
-    t->loss = s->loss;
-    t->seed = s->seed;
-    t->wrt = s->wrt;
-    t->grad = s->grad;
 }
 
 static void shape_free(TrainShape *s)
@@ -59,11 +43,10 @@ static void shape_free(TrainShape *s)
 
 void train_task_close(TrainTask *t)
 {
-    TrainShape now = present(t);
     for (int k = 0; k < t->nshape; k++)
-        if (t->shape[k].g != now.g)
+        if (t->shape[k].g != t->now.g)
             shape_free(&t->shape[k]);
-    shape_free(&now);
+    shape_free(&t->now);
     free(t->shape);
     t->shape = NULL;
     t->nshape = 0;
@@ -75,7 +58,7 @@ void train_task_close(TrainTask *t)
     t->recomputed = NULL;
     free(t->set);
     t->set = NULL;
-    set_present(t, &(TrainShape){.g = NULL});
+    t->now = (TrainShape){.g = NULL};
     t->params = NULL;
     t->data = NULL;
 }
@@ -87,10 +70,10 @@ int train_task_keep_shape(TrainTask *t, int *k)
         return err_set(ERR_NOMEM, "training: out of memory");
     t->shape = s;
     *k = t->nshape++;
-    s[*k] = present(t);
-    set_present(t, &(TrainShape){.g = NULL});
-    t->now = -1;
-    return graph_create(&t->g, train_conf_dtype(t->conf));
+    s[*k] = t->now;
+    t->now = (TrainShape){.g = NULL};
+    t->at = -1;
+    return graph_create(&t->now.g, train_conf_dtype(t->conf));
 }
 
 /* The one with the largest arena owns it. */
@@ -98,7 +81,7 @@ int train_task_executors(TrainTask *t)
 {
     int big = 0;
     if (!t->nshape)
-        return exec_create(&t->ex, t->plan);
+        return exec_create(&t->now.ex, t->now.plan);
     for (int k = 1; k < t->nshape; k++)
         if (plan_arena_bytes(t->shape[k].plan) > plan_arena_bytes(t->shape[big].plan))
             big = k;
@@ -107,14 +90,14 @@ int train_task_executors(TrainTask *t)
     for (int k = 0; k < t->nshape; k++)
         if (k != big)
             TRY(exec_create_within(&t->shape[k].ex, t->shape[k].plan, t->shape[big].ex));
-    set_present(t, &t->shape[t->now]);
+    t->now = t->shape[t->at];
     return 0;
 }
 
 int train_task_bind(TrainTask *t)
 {
     if (!t->nshape)
-        return nn_params_bind(t->params, t->g, t->ex);
+        return nn_params_bind(t->params, t->now.g, t->now.ex);
     for (int k = 0; k < t->nshape; k++)
         TRY(nn_params_bind(t->params, t->shape[k].g, t->shape[k].ex));
     return 0;
@@ -124,42 +107,42 @@ int train_task_use(TrainTask *t, int k)
 {
     float seed[256];
     if (t->nshape) {
-        set_present(t, &t->shape[k]);
-        t->now = k;
+        t->now = t->shape[k];
+        t->at = k;
     }
-    if (!t->ex)
+    if (!t->now.ex)
         return 0;
     for (int j = 0; j < t->conf->micro_batch; j++)
         seed[j] = 1.0f / (float)t->conf->batch;
-    return exec_write_f32(t->ex, t->seed, seed, t->conf->micro_batch);
+    return exec_write_f32(t->now.ex, t->now.seed, seed, t->conf->micro_batch);
 }
 
 int train_task_differentiate(TrainTask *t, NnCtx *nn, OpRef loss)
 {
-    Dtype p = graph_ptype(t->g);
-    TRY(graph_status(t->g));
+    Dtype p = graph_ptype(t->now.g);
+    TRY(graph_status(t->now.g));
     if (nn->ntrained == 0)
         return err_set(ERR_NOTFOUND, "no parameter matches the patterns of what is to be trained");
-    t->loss = loss;
-    t->seed = graph_input(t->g, "loss_seed", p, SHAPE(t->conf->micro_batch));
+    t->now.loss = loss;
+    t->now.seed = graph_input(t->now.g, "loss_seed", p, SHAPE(t->conf->micro_batch));
     t->nwrt = nn->ntrained;
-    t->wrt = malloc((size_t)t->nwrt * sizeof *t->wrt);
-    t->grad = malloc((size_t)t->nwrt * sizeof *t->grad);
-    if (!t->wrt || !t->grad)
+    t->now.wrt = malloc((size_t)t->nwrt * sizeof *t->now.wrt);
+    t->now.grad = malloc((size_t)t->nwrt * sizeof *t->now.grad);
+    if (!t->now.wrt || !t->now.grad)
         return err_set(ERR_NOMEM, "training graph: out of memory");
-    memcpy(t->wrt, nn->trained, (size_t)t->nwrt * sizeof *t->wrt);
+    memcpy(t->now.wrt, nn->trained, (size_t)t->nwrt * sizeof *t->now.wrt);
     return train_task_make_plan(t);
 }
 
 void train_task_bytes(const TrainTask *t, double *arena, double *params, double *state)
 {
-    *arena = (double)plan_arena_bytes(t->plan);
+    *arena = (double)plan_arena_bytes(t->now.plan);
     for (int k = 0; k < t->nshape; k++)
         *arena = fmax(*arena, (double)plan_arena_bytes(t->shape[k].plan));
-    *params = (double)plan_param_bytes(t->plan);
+    *params = (double)plan_param_bytes(t->now.plan);
     *state = 0;
     for (int i = 0; i < t->nwrt; i++) {
-        const Shape *shape = &graph_meta(t->g, t->wrt[i])->shape;
+        const Shape *shape = &graph_meta(t->now.g, t->now.wrt[i])->shape;
         *state += train_optimizer_bytes(t->conf, shape) + (double)shape_count(shape) * (8 + 4); /* sum, gradient */
     }
 }
@@ -194,7 +177,7 @@ static int fits_device(const TrainTask *t, double arena, double params, double s
     char what[160];
     TRY(t->be->memory(t->be, &free_now, &total));
     for (int i = 0; i < t->nwrt; i++)
-        trained += (double)shape_count(&graph_meta(t->g, t->wrt[i])->shape) * 4;
+        trained += (double)shape_count(&graph_meta(t->now.g, t->now.wrt[i])->shape) * 4;
     double need = arena + params + state - trained;
     if (need <= (double)free_now)
         return 0;
@@ -223,8 +206,8 @@ int train_task_fits(const TrainTask *t)
 
 int train_task_load(TrainTask *t, const char *root, IoSafetensors *files, NnNameFn names)
 {
-    TRY(nn_params_load(t->params, t->g, root, files, names));
-    return nn_params_set_trainable(t->params, t->g, t->wrt, t->nwrt);
+    TRY(nn_params_load(t->params, t->now.g, root, files, names));
+    return nn_params_set_trainable(t->params, t->now.g, t->now.wrt, t->nwrt);
 }
 
 int train_task_set_values(TrainTask *t, const TrainState *s, const float *values)

@@ -31,19 +31,14 @@ struct TrainTask {
     /* owned */
     TrainDataset *data;
     NnParams *params;
-    Graph *g;
-    Plan *plan;
-    Exec *ex;
-    OpRef loss;            /* [micro_batch] P */
-    OpRef seed;            /* [micro_batch] P: 1/batch */
-    OpRef *wrt, *grad;     /* trained parameters and their gradients, P */
+    TrainShape now;        /* the one in use */
     int nwrt;
     char *recomputed;      /* what conf->memory made the plan recompute, as text; NULL without it */
     Lora *adapter;         /* of task lora, the task's own; NULL */
     int32_t *set;          /* [micro_batch]: dataset of each sample of the last fill; NULL where the task does not say */
-    /* With buckets: g .. grad above are those of shape[now]; train_task_use changes it. NULL without. */
+    /* With buckets: `now` is a copy of shape[at]; train_task_use changes it. NULL without. */
     TrainShape *shape;
-    int nshape, now;
+    int nshape, at;
     char model_hash[HASH_HEX_SIZE]; /* rank 0: SHA-256 of the weight file that training starts from; "" for random weights */
     /* Inputs of the micro-batch whose first image has this global position (step * batch + j). */
     int (*fill)(TrainTask *t, int64_t position);
@@ -89,7 +84,7 @@ int train_task_fits(const TrainTask *t);
 int train_task_spare(const TrainTask *t);
 /* Copies values (slot order of s) into the parameters and marks them changed. */
 int train_task_set_values(TrainTask *t, const TrainState *s, const float *values);
-/* Moves g .. grad into a new shape, whose place is *k, and leaves a graph to be built for another. */
+/* Moves `now` into a new shape, whose place is *k, and leaves a graph to be built for another. */
 int train_task_keep_shape(TrainTask *t, int *k);
 /* micro_batch images of a position as floats -1..1, NHWC. items: their numbers (may be NULL). */
 int train_task_images(TrainTask *t, int64_t position, float *nhwc, int64_t *items);

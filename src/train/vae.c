@@ -39,29 +39,29 @@ static int fill(TrainTask *t, int64_t position)
         one[j] = 1;
         kl[j] = t->conf->loss.kl;
     }
-    TRY(exec_write_f32(t->ex, v->image, v->buf_image, n * v->pixels));
-    TRY(exec_write_f32(t->ex, v->noise, v->buf_noise, n * v->latents));
-    TRY(exec_write_f32(t->ex, v->one, one, n));
-    return exec_write_f32(t->ex, v->kl, kl, n);
+    TRY(exec_write_f32(t->now.ex, v->image, v->buf_image, n * v->pixels));
+    TRY(exec_write_f32(t->now.ex, v->noise, v->buf_noise, n * v->latents));
+    TRY(exec_write_f32(t->now.ex, v->one, one, n));
+    return exec_write_f32(t->now.ex, v->kl, kl, n);
 }
 
 static int build_graph(TrainTask *t, Vae *v)
 {
     const TrainConf *c = t->conf;
     NnCtx nn;
-    OpBuild *b = graph_builder(t->g);
-    Dtype T = graph_dtype(t->g), P = graph_ptype(t->g);
+    OpBuild *b = graph_builder(t->now.g);
+    Dtype T = graph_dtype(t->now.g), P = graph_ptype(t->now.g);
     static const char *const all[] = {"*"};
     int n = c->micro_batch, f = vae_factor(&v->vae), h = c->resolution / f, z = v->vae.latent_channels;
     v->pixels = (int64_t)c->resolution * c->resolution * 3;
     v->latents = (int64_t)h * h * z;
-    nn_init(&nn, t->g);
+    nn_init(&nn, t->now.g);
     nn.train = all;
     nn.ntrain = 1;
-    v->image = graph_input(t->g, "image", T, SHAPE(n, c->resolution, c->resolution, 3));
-    v->noise = graph_input(t->g, "noise", T, SHAPE(n, h, h, z));
-    v->one = graph_input(t->g, "weight", P, SHAPE(n));
-    v->kl = graph_input(t->g, "kl_weight", P, SHAPE(n));
+    v->image = graph_input(t->now.g, "image", T, SHAPE(n, c->resolution, c->resolution, 3));
+    v->noise = graph_input(t->now.g, "noise", T, SHAPE(n, h, h, z));
+    v->one = graph_input(t->now.g, "weight", P, SHAPE(n));
+    v->kl = graph_input(t->now.g, "kl_weight", P, SHAPE(n));
     size_t mark = nn_push(&nn, "vae");
     OpRef moments = vae_encode(&nn, &v->vae, v->image);
     OpRef y = vae_decode(&nn, &v->vae, op_gauss_sample(b, moments, v->noise));
@@ -70,7 +70,7 @@ static int build_graph(TrainTask *t, Vae *v)
     if (c->loss.l1 > 0)
         loss = op_add(b, loss, op_scale(b, op_l1(b, y, v->image, v->one), c->loss.l1, OP_NONE));
     v->moments = moments;
-    graph_output(t->g, moments, "moments");
+    graph_output(t->now.g, moments, "moments");
     int rc = train_task_differentiate(t, &nn, loss);
     nn_deinit(&nn);
     return rc;
@@ -84,11 +84,11 @@ static int measure_scaling(TrainTask *t, double *scaling)
     int64_t count = n * v->latents * 2;
     double sum = 0, square = 0, total = 0;
     float *moments = malloc((size_t)count * sizeof *moments);
-    int rc = moments ? nn_params_bind(t->params, t->g, t->ex) : err_set(ERR_NOMEM, "training: out of memory");
+    int rc = moments ? nn_params_bind(t->params, t->now.g, t->now.ex) : err_set(ERR_NOMEM, "training: out of memory");
     for (int64_t at = 0; rc >= 0 && at < SCALING_IMAGES && at + n <= train_dataset_epoch(t->data); at += n) {
         TRY_GOTO(fill(t, at));
-        TRY_GOTO(exec_run(t->ex));
-        TRY_GOTO(exec_read_f32(t->ex, v->moments, moments, count));
+        TRY_GOTO(exec_run(t->now.ex));
+        TRY_GOTO(exec_read_f32(t->now.ex, v->moments, moments, count));
         for (int64_t i = 0; i < count; i++) {
             if (i / c % 2) /* a log-variance */
                 continue;
@@ -149,7 +149,7 @@ static int load(TrainTask *t)
 {
     static const char *const bases[] = {"diffusion_pytorch_model", NULL};
     if (t->conf->init_random)
-        return nn_params_init(t->params, t->g, "vae", t->conf->seed, NULL, 0);
+        return nn_params_init(t->params, t->now.g, "vae", t->conf->seed, NULL, 0);
     char *dir;
     IoSafetensors *files = NULL;
     TRY(io_path_join(&dir, t->conf->model, "vae"));

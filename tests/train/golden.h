@@ -55,12 +55,12 @@ static inline int golden_fill(TrainTask *t, int64_t position)
         if (g->prior > 0)
             weight[j] *= j < batch / 2 ? 2.0f : (float)(2 * g->prior);
     }
-    OK(exec_write_f32(t->ex, g->in.x, x.v + first * pixels, n * pixels));
-    OK(exec_write_f32(t->ex, g->in.target, e.v + first * pixels, n * pixels));
+    OK(exec_write_f32(t->now.ex, g->in.x, x.v + first * pixels, n * pixels));
+    OK(exec_write_f32(t->now.ex, g->in.target, e.v + first * pixels, n * pixels));
     if (g->in.context >= 0)
-        OK(exec_write_f32(t->ex, g->in.context, ctx.v + first * tokens, n * tokens));
-    OK(exec_write_f32(t->ex, g->in.time, time.v + first, n));
-    OK(exec_write_f32(t->ex, g->in.weight, weight + first, n));
+        OK(exec_write_f32(t->now.ex, g->in.context, ctx.v + first * tokens, n * tokens));
+    OK(exec_write_f32(t->now.ex, g->in.time, time.v + first, n));
+    OK(exec_write_f32(t->now.ex, g->in.weight, weight + first, n));
     free(x.v);
     free(e.v);
     free(ctx.v);
@@ -102,10 +102,10 @@ static inline void golden_open(Golden *g, const char *const *overrides, SamplerP
     TrainTask *t = &g->task;
     *t = (TrainTask){.conf = &g->c, .comm = &g->comm, .be = g->be, .fill = golden_fill, .impl = g};
     OK(nn_params_create(&t->params));
-    OK(graph_create(&t->g, train_conf_dtype(&g->c)));
+    OK(graph_create(&t->now.g, train_conf_dtype(&g->c)));
     OK(train_diffusion_graph(t, g->pipe, 8, 12, &g->in, &g->lora));
     if (train_conf_has_text(&g->c))
-        OK(nn_params_load(t->params, t->g, "text_encoder", pipeline_files(g->pipe, PIPELINE_TEXT), clip_names));
+        OK(nn_params_load(t->params, t->now.g, "text_encoder", pipeline_files(g->pipe, PIPELINE_TEXT), clip_names));
     if (g->in.words.length)
         OK(nn_params_add(t->params, TRAIN_EMBEDDING_PARAM, DTYPE_F32, SHAPE(g->c.embedding.vectors, g->in.words.width), NULL));
     OK(train_task_load(t, "unet", pipeline_files(g->pipe, PIPELINE_UNET), NULL));

@@ -37,7 +37,7 @@ static int fill(TrainTask *t, int64_t position)
     int32_t ids[2 * 77];
     OK(golden_fill(t, position));
     get_ids(ids);
-    return exec_write(t->ex, g->in.ids, ids, sizeof ids);
+    return exec_write(t->now.ex, g->in.ids, ids, sizeof ids);
 }
 
 static const TrainSlot *slot(const Golden *g, const char *name)
@@ -108,7 +108,7 @@ static int fill_word(TrainTask *t, int64_t position)
         e->mask[i] = !word;
         e->mask[all + i] = (float)word;
     }
-    return train_embedding_write(e, t->ex);
+    return train_embedding_write(e, t->now.ex);
 }
 
 static void test_text_grad__new_word(void **state)
