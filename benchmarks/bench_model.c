@@ -252,7 +252,7 @@ static int bench_lora(const Args *a, Net *n, double peak)
     comm_init_self(&comm);
     TRY_GOTO(lora_conf(&conf, a));
     TRY_GOTO(nn_params_create(&t.params));
-    TRY_GOTO(graph_create(&t.g, a->dtype));
+    TRY_GOTO(graph_create(&t.now.g, a->dtype));
     TRY_GOTO(train_diffusion_graph(&t, n->pipe, side, side, &b.in, &b.lora));
     TRY_GOTO(train_task_load(&t, "unet", pipeline_files(n->pipe, PIPELINE_UNET), NULL));
     rc = lora_time(a, &t, peak);

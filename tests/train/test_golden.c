@@ -227,7 +227,7 @@ static void test_train_golden__checkpointing_changes_no_bit(void **state)
         }
         assert_memory_equal(a.step.grad, b.step.grad, (size_t)a.state.n * sizeof(float));
         assert_memory_equal(a.state.param, b.state.param, (size_t)a.state.n * sizeof(float));
-        assert_true(plan_arena_bytes(b.task.plan) < plan_arena_bytes(a.task.plan));
+        assert_true(plan_arena_bytes(b.task.now.plan) < plan_arena_bytes(a.task.now.plan));
         golden_close(&a);
         golden_close(&b);
     }
