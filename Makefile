@@ -127,7 +127,9 @@ $(BUILD)/benchmarks/%: benchmarks/%.c $(BUILD)/libatelier.a
 	$(Q)$(CC) $(CFLAGS) $(SYS_CFLAGS) -MMD -MP $(LDFLAGS) $< $(BUILD)/libatelier.a $(LDLIBS) -o $@
 
 # ---- the emulated CUDA device: the same kernels and host code, compiled by g++ (tests/emu) -----------------------------
-EMU        := $(BUILD)/emu$(if $(TSAN),-tsan)
+# TSAN: each CUDA thread a fiber of ThreadSanitizer. KASAN: kernels, host side and tests under ASan and UBSan, the library as it is.
+EMU        := $(BUILD)/emu$(if $(TSAN),-tsan)$(if $(KASAN),-asan)
+EMU_SANFLAGS = $(SAN) $(TSAN) $(if $(KASAN),$(ASAN))
 EMU_SCHED  := $(patsubst tests/emu/%.cpp,$(EMU)/%.o,$(wildcard tests/emu/*.cpp))
 EMU_OBJ    := $(KERNELS:kernels/%.cu=$(EMU)/kernels/%.o) $(CUDASRC:%.c=$(EMU)/%.o) $(EMU_SCHED)
 EMU_CXX    := -std=c++20 -Wall -Wextra -Wno-unknown-pragmas $(OPT) -ffp-contract=off -Itests/emu -Ikernels $(EXTRA)
@@ -139,23 +141,23 @@ EMU_TEST_CU := $(patsubst tests/cuda/%.cu,$(EMU)/tests/cuda/%.o,$(wildcard tests
 $(EMU)/kernels/%.o: kernels/%.cu
 	@mkdir -p $(@D)
 	$(SAY) CXX $<
-	$(Q)g++ $(EMU_CXX) $(SAN) $(TSAN) -MMD -MP -x c++ -c $< -o $@
+	$(Q)g++ $(EMU_CXX) $(EMU_SANFLAGS) -MMD -MP -x c++ -c $< -o $@
 
 $(EMU)/tests/cuda/%.o: tests/cuda/%.cu
 	@mkdir -p $(@D)
 	$(SAY) CXX $<
-	$(Q)g++ $(EMU_CXX) $(SAN) $(TSAN) -MMD -MP -x c++ -c $< -o $@
+	$(Q)g++ $(EMU_CXX) $(EMU_SANFLAGS) -MMD -MP -x c++ -c $< -o $@
 
 $(EMU)/nccl.o: EMU_CXX += -DOMPI_SKIP_MPICXX $(subst -I,-isystem ,$(MPI_CFLAGS))
 $(EMU)/%.o: tests/emu/%.cpp
 	@mkdir -p $(@D)
 	$(SAY) CXX $<
-	$(Q)g++ $(EMU_CXX) $(SAN) $(if $(TSAN),-DEMU_TSAN) -MMD -MP -c $< -o $@
+	$(Q)g++ $(EMU_CXX) $(if $(TSAN),$(SAN) -DEMU_TSAN,$(EMU_SANFLAGS)) -MMD -MP -c $< -o $@
 
 $(EMU)/src/cuda/%.o: src/cuda/%.c
 	@mkdir -p $(@D)
 	$(SAY) CC $<
-	$(Q)$(CC) $(CFLAGS) -isystem tests/emu/include -Ikernels -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(CFLAGS) $(if $(KASAN),$(ASAN)) -isystem tests/emu/include -Ikernels -MMD -MP -c $< -o $@
 
 $(EMU)/device.o: src/graph/device.c
 	@mkdir -p $(@D)
@@ -171,7 +173,7 @@ $(EMU)/tests/%: tests/cuda/%.c $(EMU_OBJ) $(EMU_TEST_CU) $(BUILD)/libatelier.a
 	@mkdir -p $(@D)
 	$(SAY) CC $<
 	$(Q)$(CC) $(CFLAGS) -Wno-conversion -DEMULATED $(if $(TSAN),-DEMU_TSAN) $(SYS_CFLAGS) -isystem tests/emu/include -Ikernels -Itests -MMD -MP \
-	    $(LDFLAGS) $(TSAN) -rdynamic $< $(EMU_OBJ) $(EMU_TEST_CU) $(BUILD)/libatelier.a $(LDLIBS) -lcmocka -lstdc++ -o $@
+	    $(LDFLAGS) $(EMU_SANFLAGS) -rdynamic $< $(EMU_OBJ) $(EMU_TEST_CU) $(BUILD)/libatelier.a $(LDLIBS) -lcmocka -lstdc++ -o $@
 
 # Tests of models that run on the CUDA backend too, with the same reference values.
 CUDA_MODELS := unet vae clip_text gradients
@@ -203,8 +205,8 @@ check-emu: $(EMU_TESTS) $(EMU_MODELS) $(EMU)/atelier $(EMU)/bench_gpu $(EMU)/tes
 EMU_SAN  := $(EMU_TESTS:$(EMU)/tests/%=%)
 TSAN_BIN := $(BUILD)/emu-tsan/tests
 check-emu-san: $(BUILD)/libatelier.a ## the kernels under ASan and UBSan, then as TSan fibers with blocks in order and with blocks unordered; each barrier taken away
-	@$(MAKE) --no-print-directory BUILD=build/asan SAN="$(ASAN)" $(EMU_SAN:%=build/asan/emu/tests/%)
-	@tests/run.sh $(EMU_SAN:%=build/asan/emu/tests/%)
+	@$(MAKE) --no-print-directory KASAN=1 $(EMU_SAN:%=$(BUILD)/emu-asan/tests/%)
+	@tests/run.sh $(EMU_SAN:%=$(BUILD)/emu-asan/tests/%)
 	@$(MAKE) --no-print-directory TSAN=-fsanitize=thread $(EMU_SAN:%=$(TSAN_BIN)/%) $(TSAN_BIN)/mutate
 	@TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(EMU_SAN:%=$(TSAN_BIN)/%)
 	@EMU_RACE=grid TSAN_OPTIONS=halt_on_error=1 tests/run.sh $(EMU_SAN:%=$(TSAN_BIN)/%)
