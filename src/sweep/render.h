@@ -198,6 +198,7 @@ int render_plan(Render *r, const RenderSetup *s, int n, const RenderPrompt *prom
 /* conf->model and vae are not used; `variant` is for all. */
 int render_pool_create(RenderPool **out, const RenderConf *conf);
 void render_pool_destroy(RenderPool *p);
+Backend *render_pool_backend(RenderPool *p); /* borrowed */
 /* The model in a folder, with another VAE or its own ("" or NULL), opened on first use. Borrowed for the life of the pool. */
 int render_pool_get(RenderPool *p, const char *model, const char *vae, Render **out);
 /* Reads a model's weight files into the system's cache in a thread of their own, once per model, while others render. */

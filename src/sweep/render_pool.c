@@ -40,6 +40,11 @@ int render_pool_create(RenderPool **out, const RenderConf *conf)
     return 0;
 }
 
+Backend *render_pool_backend(RenderPool *p)
+{
+    return p->be;
+}
+
 void render_pool_destroy(RenderPool *p)
 {
     if (!p)

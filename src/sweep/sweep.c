@@ -11,6 +11,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/signal.h"
+#include "comm/device.h"
 #include "comm/share.h"
 #include "io/file.h"
 #include "sweep/dispatch.h"
@@ -300,6 +301,7 @@ static int prepare(Run *run, int threads)
     int rc = open_model(run, threads);
     int64_t seq = 0;
     TRY(comm_agree(comm, rc));
+    TRY(comm_device_check(comm, render_pool_backend(run->pool)));
     if (comm->rank == 0)
         rc = sweep_output_open(&run->out, run->c, run->shard, run->identity, run->done, run->grid.count, &run->before, check_record, run);
     TRY(comm_agree(comm, rc));
