@@ -101,6 +101,40 @@ static int remember(const JobNeed *n, const char *id, const char *name)
     return rc;
 }
 
+/* Whether OUTPUT/slurm/jobs names a job. */
+static int is_noted(const char *jobs, const char *id)
+{
+    size_t n = strlen(id);
+    for (const char *line = jobs; *line; line += strcspn(line, "\n"), line += *line == '\n')
+        if (strncmp(line, id, n) == 0 && line[n] == ' ')
+            return 1;
+    return 0;
+}
+
+/* A second job would be refused by the lock of the output folder once it starts. */
+static int check_queue(const JobNeed *n)
+{
+    char *path, *jobs = NULL, *save = NULL, user[32], id[64], state[64];
+    const char *argv[] = {"squeue", "-h", "-u", user, "-o", "%F %T", NULL};
+    size_t size;
+    int code = 0;
+    StrBuf b;
+    TRY(str_format(&path, "%s/slurm/jobs", n->output));
+    int rc = io_file_exists(path) ? io_file_read(&jobs, &size, path, 16 << 20) : 0;
+    free(path);
+    snprintf(user, sizeof user, "%ld", (long)getuid());
+    str_init(&b);
+    if (rc >= 0 && jobs)
+        rc = process_capture(argv, &b, 0, &code);
+    for (char *line = rc >= 0 && jobs && b.len ? strtok_r(b.data, "\n", &save) : NULL; line && rc >= 0; line = strtok_r(NULL, "\n", &save))
+        if (sscanf(line, "%63s %63s", id, state) == 2 && is_noted(jobs, id))
+            rc = err_set(ERR_BUSY, "job %s of %s is in the queue (%s): scancel %s, or let the new one follow with job.after=%s", id, n->output, state,
+                         id, id);
+    str_deinit(&b);
+    free(jobs);
+    return rc;
+}
+
 static void say(const JobConf *j, const JobNeed *n, const JobFit *f)
 {
     char limit[32] = "none";
@@ -147,6 +181,8 @@ static int submit(int argc, char **argv, Args *a)
     TRY_GOTO(config_read(&job_conf_table, &j, a->cluster && *a->cluster ? a->cluster : NULL, a->job, a->njob));
     TRY_GOTO(job_need(&n, &j, a->config, a->overrides, a->count));
     TRY_GOTO(job_fit(&f, &j, &n, a->offline));
+    if (!a->dry_run && !j.after[0])
+        TRY_GOTO(check_queue(&n));
     say(&j, &n, &f);
     rc = submit_all(a, &j, &n, &f);
 done:

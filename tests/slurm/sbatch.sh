@@ -32,6 +32,8 @@ restarted() { # NAME N
     check "$1: no temporary files stay" test -z "$(find "$TMP/$1/out" -name '*.tmp*')"
 }
 
+check "scripts: say what they lack" grep -q "2 ATELIER_SLURM must be" <(
+    out=$(ATELIER_SLURM=$TMP/none SLURM_JOB_ID=1 SLURM_ARRAY_TASK_COUNT=1 SLURM_ARRAY_TASK_ID=0 bash slurm/array.sbatch x.yaml 2>/dev/null); echo $? $out)
 mkdir -p "$TMP/two" && (cd "$TMP/two" && "$BIN" lock ../train.yaml >/dev/null) # what is read is the same on all nodes, or the job does not begin
 job two -- --locked
 ended two

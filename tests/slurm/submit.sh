@@ -31,9 +31,11 @@ check "status: job that has ended" grep -qE "job $id +COMPLETED" <(status two ou
 check "status: by the configuration" grep -q "step 60 of 60" <(status two ../train.yaml)
 
 # Warned, back in the queue, and seen there.
-submit back ../train.yaml steps=150 job.nodes=2
 run calm150 steps=150
+submit back ../train.yaml steps=150 job.nodes=2
 i=300; while [ -z "$(last_checkpoint back)" ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
+out=$(cd "$TMP/back" && "$BIN" submit ../train.yaml steps=150 2>&1) && not_ok "refused: a second job for the same folder" "$out" ||
+    check "refused: a second job for the same folder" grep -q "job $id of out is in the queue" <(echo "$out")
 check "status: running" grep -qE "job $id +RUNNING" <(status back out)
 scancel --signal=USR1 --batch "$id"
 check "submit: ends after a warning" wait_state "$id" 90 COMPLETED
