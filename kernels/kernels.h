@@ -140,6 +140,19 @@ typedef struct {
 } KernelProdigy;
 void kernel_prodigy_moments(float *m, float *v, float *s, const float *grad, int64_t n, const KernelProdigy *a, void *stream);
 void kernel_prodigy_values(float *p, const float *m, const float *v, int64_t n, const KernelProdigy *a, void *stream);
+/* Adafactor of one tensor [outer, rows, cols], as src/cpu/optim_adafactor.c; cols 0: a vector with v. grad becomes the update.
+ * tile: as above for n values; mean [outer]; terms: scratch of the tensor. m may be NULL. */
+typedef struct {
+    double lr, weight_decay, clip;
+    float beta1, beta2, keep, scale; /* keep: 1 - beta2 */
+    int scale_parameter;
+} KernelAdafactor;
+typedef struct {
+    double fraction;
+    float lr, decay;
+} KernelTerms;
+void kernel_adafactor(float *p, float *row, float *col, float *v, float *m, float *grad, int64_t n, int64_t outer, int64_t rows, int64_t cols,
+                      const KernelAdafactor *a, double *tile, float *mean, KernelTerms *terms, void *stream);
 /* average += rate (x - average) */
 void kernel_ema(float *average, const float *x, int64_t n, float rate, void *stream);
 

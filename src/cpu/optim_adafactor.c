@@ -21,12 +21,15 @@ static void row_task(void *ctx, int64_t r, int thread)
     (void)thread;
     const Factor *f = ctx;
     const float *g = f->grad + r * f->cols;
-    double sum = 0;
+    double s[16] = {0}; /* chains as in the sums of optim.c */
     for (int64_t c = 0; c < f->cols; c++) {
         float x = g[c] * f->scale;
-        sum += (double)(x * x + EPS_SQUARE);
+        s[c % 16] += (double)(x * x + EPS_SQUARE);
     }
-    f->row[r] = f->row[r] * f->beta2 + f->keep * (float)(sum / (double)f->cols);
+    for (int w = 8; w > 0; w /= 2)
+        for (int k = 0; k < w; k++)
+            s[k] += s[k + w];
+    f->row[r] = f->row[r] * f->beta2 + f->keep * (float)(s[0] / (double)f->cols);
 }
 
 static void col_task(void *ctx, int64_t task, int thread)

@@ -18,6 +18,9 @@ struct OptimTable {
     uint64_t *count_host;
     double *tile, *tile_host;
     float *map;            /* [512], made when first used */
+    float *mean;           /* Adafactor: [mean_room] */
+    int64_t mean_room;
+    KernelTerms *terms;
 };
 
 static int launched(const char *what)
@@ -34,7 +37,7 @@ static void table_destroy(Backend *be, OptimTable *t)
 {
     if (!t)
         return;
-    void *device[] = {t->chunk, t->rate, t->count, t->tile, t->map};
+    void *device[] = {t->chunk, t->rate, t->count, t->tile, t->map, t->mean, t->terms};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++)
         if (device[i])
             be->free(be, device[i], 0);
@@ -164,6 +167,40 @@ static int sumsq(Backend *be, OptimTable *t, const float *x, int64_t n, double *
     return tile_sums(be, t, KERNEL_SUM_SQUARE, x, NULL, n, out);
 }
 
+static int mean_room(Backend *be, OptimTable *t, int64_t outer)
+{
+    if (!t->terms)
+        TRY(device_array(be, &t->terms, 1, sizeof *t->terms));
+    if (outer <= t->mean_room)
+        return 0;
+    if (t->mean)
+        be->free(be, t->mean, 0);
+    t->mean = NULL;
+    t->mean_room = 0;
+    TRY(device_array(be, &t->mean, (size_t)outer, sizeof *t->mean));
+    t->mean_room = outer;
+    return 0;
+}
+
+static int adafactor(Backend *be, OptimTable *t, float *p, float *row, float *col, float *v, float *m, float *grad, const Shape *shape,
+                     const OptimAdafactor *o)
+{
+    int64_t n = shape_count(shape), rows = 0, cols = 0, outer = 0;
+    double beta2 = 1 - pow((double)o->step, (double)o->decay_rate);
+    if (n == 0)
+        return 0;
+    KernelAdafactor a = {(double)o->lr, (double)o->weight_decay, (double)o->clip_threshold, o->beta1, (float)beta2, (float)(1 - beta2),
+                         o->grad_scale, o->scale_parameter};
+    if (shape->ndim >= 2) {
+        cols = shape_last(shape);
+        rows = shape->dim[shape->ndim - 2];
+        outer = n / (rows * cols);
+    }
+    TRY(mean_room(be, t, outer));
+    kernel_adafactor(p, row, col, v, m, grad, n, outer, rows, cols, &a, t->tile, t->mean, t->terms, cuda_state(be)->stream);
+    return launched("optimizer");
+}
+
 static int prodigy(Backend *be, OptimTable *t, const OptimFlat *f, int64_t n, const OptimAdamw *o, OptimProdigy *d)
 {
     OptimProdigyStep s;
@@ -281,6 +318,6 @@ static int noise(Backend *be, const NoiseStep *n)
 
 void cuda_train_register(Backend *be)
 {
-    static const BackendTrain train = {cuda_mirror_adopt, clear, table_create, table_destroy, add, counts, to_float, sumsq, step, prodigy, ema, noise};
+    static const BackendTrain train = {cuda_mirror_adopt, clear, table_create, table_destroy, add, counts, to_float, sumsq, step, adafactor, prodigy, ema, noise};
     be->train = &train;
 }

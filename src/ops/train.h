@@ -76,6 +76,9 @@ struct BackendTrain {
     /* cpu_optim_sumsq of the first n values of the flat arrays of t. */
     int (*sumsq)(Backend *be, OptimTable *t, const float *x, int64_t n, double *out);
     int (*step)(Backend *be, OptimTable *t, const OptimStep *s);
+    /* cpu_optim_adafactor of one tensor of t. grad becomes the update. */
+    int (*adafactor)(Backend *be, OptimTable *t, float *p, float *row, float *col, float *v, float *m, float *grad, const Shape *shape,
+                     const OptimAdafactor *o);
     /* cpu_optim_prodigy of the first n values of the flat arrays of t. */
     int (*prodigy)(Backend *be, OptimTable *t, const OptimFlat *f, int64_t n, const OptimAdamw *o, OptimProdigy *d);
     /* average += rate (x - average) */

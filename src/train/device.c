@@ -18,7 +18,6 @@ struct TrainDevice {
     Backend *be;
     TrainTask *task;
     TrainState *s;
-    int hosted;              /* the optimizer runs on the host, where its arrays and the running average stay */
     OptimTable *all;         /* every slot */
     OptimTable *small, *large; /* adamw8: those with f32 and those with 8-bit moments; both NULL else */
     int nsmall, nlarge;
@@ -61,8 +60,6 @@ static int make_arrays(TrainDevice *d)
     TRY(allocate(d, &d->param, flat_bytes(d)));
     TRY(allocate(d, &d->grad, flat_bytes(d)));
     TRY(allocate(d, &d->sum, (size_t)s->n * sizeof *d->sum));
-    if (d->hosted)
-        return 0;
     if (s->ema)
         TRY(allocate(d, &d->ema, flat_bytes(d)));
     for (int k = 0; k < s->narray; k++)
@@ -190,11 +187,9 @@ int train_device_create(TrainDevice **out, TrainTask *t, TrainState *s)
         return err_set(ERR_NOMEM, "training state: out of memory");
     *out = d; /* the caller's also after an error */
     size_t n = (size_t)s->count + 1;
-    TrainOptimKind name = t->conf->optimizer.name;
     d->be = t->be;
     d->task = t;
     d->s = s;
-    d->hosted = name == TRAIN_ADAFACTOR;
     d->rate = malloc(n * sizeof *d->rate);
     d->some = malloc(n * sizeof *d->some);
     d->left_out = malloc(n * sizeof *d->left_out);
@@ -256,7 +251,7 @@ int train_device_upload(TrainDevice *d)
     TRY(train_device_show(d, s->param));
     if (d->ema)
         TRY(d->be->upload(d->be, d->ema, s->ema, flat_bytes(d)));
-    for (int k = 0; k < s->narray && !d->hosted; k++)
+    for (int k = 0; k < s->narray; k++)
         TRY(d->be->upload(d->be, d->array[k], s->array[k].data, array_bytes(&s->array[k])));
     d->values_old = d->rest_old = 0;
     return 0;
@@ -381,6 +376,26 @@ static int step_prodigy(TrainDevice *d, TrainOptimizer *o, const OptimAdamw *a)
     return 0;
 }
 
+static float *part(const TrainDevice *d, int k, int slot)
+{
+    const TrainArray *a = &d->s->array[k];
+    return k >= d->s->narray || a->at[slot] < 0 ? NULL : (float *)d->array[k] + a->at[slot];
+}
+
+static int step_adafactor(TrainDevice *d, TrainOptimizer *o, const OptimAdamw *a)
+{
+    for (int i = 0; i < d->s->count; i++) {
+        const TrainSlot *t = &d->s->slot[i];
+        OptimAdamw own = *a;
+        own.lr = d->rate[i].lr;
+        own.weight_decay = d->rate[i].weight_decay;
+        OptimAdafactor x = train_optimizer_adafactor(o, &own);
+        TRY(d->be->train->adafactor(d->be, d->all, d->param + t->offset, part(d, 0, i), part(d, 1, i), part(d, 2, i), part(d, 3, i),
+                                    d->grad + t->offset, &t->shape, &x));
+    }
+    return 0;
+}
+
 static int step_here(TrainDevice *d, TrainOptimizer *o, float grad_scale)
 {
     OptimStep step = {.kind = OPTIM_ADAMW};
@@ -388,6 +403,8 @@ static int step_here(TrainDevice *d, TrainOptimizer *o, float grad_scale)
     if (d->task->conf->optimizer.name == TRAIN_PRODIGY)
         return step_prodigy(d, o, &step.a);
     train_optimizer_rates(o, d->s, d->rate);
+    if (d->task->conf->optimizer.name == TRAIN_ADAFACTOR)
+        return step_adafactor(d, o, &step.a);
     if (d->small) {
         TRY(step_part(d, d->small, &step, d->slot_small, d->nsmall, 0));
         step.kind = OPTIM_ADAMW8;
@@ -400,14 +417,8 @@ static int step_here(TrainDevice *d, TrainOptimizer *o, float grad_scale)
     return step_part(d, d->all, &step, NULL, d->s->count, 0);
 }
 
-int train_device_step(TrainDevice *d, TrainOptimizer *o, float *grad, float grad_scale, float ema_rate)
+int train_device_step(TrainDevice *d, TrainOptimizer *o, float grad_scale, float ema_rate)
 {
-    if (d->hosted) {
-        TRY(d->be->download(d->be, grad, d->grad, flat_bytes(d)));
-        train_optimizer_step(o, d->s, grad, grad_scale);
-        train_optimizer_average(d->s, ema_rate);
-        return train_device_show(d, d->s->param);
-    }
     TRY(step_here(d, o, grad_scale));
     d->values_old = d->rest_old = 1;
     return d->ema ? d->be->train->ema(d->be, d->ema, d->param, d->s->n, ema_rate) : 0;

@@ -1,6 +1,5 @@
 /* The training state in a device's memory: between checkpoints nothing of it is on the host. Trained values are where the graph reads them
- * (BackendTrain.adopt), gradients are added and the optimizer runs there. Adafactor runs on the host: gradients come down and the
- * new values go up in every step. */
+ * (BackendTrain.adopt), gradients are added and the optimizer runs there. */
 #ifndef TRAIN_DEVICE_H
 #define TRAIN_DEVICE_H
 
@@ -36,8 +35,8 @@ int train_device_sum(TrainDevice *d);
 int train_device_drop(TrainDevice *d);
 /* Gradients as floats, and their norm. */
 int train_device_norm(TrainDevice *d, double *norm);
-/* One step of the optimizer with the gradients times grad_scale, then the running average with ema_rate. grad[n]: scratch on the host. */
-int train_device_step(TrainDevice *d, TrainOptimizer *o, float *grad, float grad_scale, float ema_rate);
+/* One step of the optimizer with the gradients times grad_scale, then the running average with ema_rate. */
+int train_device_step(TrainDevice *d, TrainOptimizer *o, float grad_scale, float ema_rate);
 
 /* ---- the one place where the gradients of all ranks meet ---- */
 

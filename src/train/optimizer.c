@@ -161,11 +161,16 @@ static void step_adamw8(const TrainState *s, int slot, const float *grad, const 
         cpu_optim_adamw8(s->param + t->offset, part[2], part[3], part[4], part[5], grad, t->count, a);
 }
 
-static void step_adafactor(const TrainOptimizer *o, const TrainState *s, int slot, const float *grad, const OptimAdamw *a)
+OptimAdafactor train_optimizer_adafactor(const TrainOptimizer *o, const OptimAdamw *a)
 {
     const TrainAdafactorConf *f = &o->c->optimizer.adafactor;
+    return (OptimAdafactor){a->lr, a->beta1, f->decay_rate, f->clip_threshold, a->weight_decay, f->scale_parameter, a->step, a->grad_scale};
+}
+
+static void step_adafactor(const TrainOptimizer *o, const TrainState *s, int slot, const float *grad, const OptimAdamw *a)
+{
     const TrainSlot *t = &s->slot[slot];
-    OptimAdafactor x = {a->lr, a->beta1, f->decay_rate, f->clip_threshold, a->weight_decay, f->scale_parameter, a->step, a->grad_scale};
+    OptimAdafactor x = train_optimizer_adafactor(o, a);
     cpu_optim_adafactor(s->param + t->offset, train_array_slot(&s->array[0], slot), train_array_slot(&s->array[1], slot),
                         train_array_slot(&s->array[2], slot), s->narray > 3 ? train_array_slot(&s->array[3], slot) : NULL, grad,
                         o->scratch, &t->shape, &x);

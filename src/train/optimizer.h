@@ -32,6 +32,8 @@ void train_optimizer_step(TrainOptimizer *o, TrainState *s, const float *grad, f
 /* Of that step: what all slots share (weight: schedulefree's; changes its numbers, so once per step; lr and weight_decay: Prodigy's), and
  * the rates of each. */
 void train_optimizer_terms(const TrainOptimizer *o, TrainState *s, float grad_scale, OptimAdamw *a, float *weight);
+/* Adafactor's step of a slot with the rates of a. */
+OptimAdafactor train_optimizer_adafactor(const TrainOptimizer *o, const OptimAdamw *a);
 /* Prodigy's estimates, from the state's numbers and back. */
 OptimProdigy train_optimizer_prodigy(const TrainOptimizer *o, const TrainState *s);
 void train_optimizer_keep_prodigy(TrainState *s, const OptimProdigy *d);

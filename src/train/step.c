@@ -163,7 +163,7 @@ static int apply(TrainStep *p)
     TrainState *s = p->state;
     if (p->device) {
         TRY(train_device_norm(p->device, &p->norm));
-        return train_device_step(p->device, &p->optimizer, p->grad, clip_factor(p->norm, clip), average_rate(p));
+        return train_device_step(p->device, &p->optimizer, clip_factor(p->norm, clip), average_rate(p));
     }
     exact_to_float(p->grad, p->sum, s->n, 1.0);
     p->norm = sqrt(cpu_optim_sumsq(p->grad, s->n));

@@ -324,6 +324,50 @@ static void check_prodigy(int safeguard)
     cuda->train->table_destroy(cuda, t);
 }
 
+/* Matrices whose rows can be read 16 bytes at once and not, kernels of convolutions, a vector. */
+static void check_adafactor(Shape s, int momentum, int scale_parameter)
+{
+    enum { MOST = 10000 };
+    static float host[6][MOST], update[MOST], got[MOST]; /* p row col v m grad */
+    const Shape *shape = &s;
+    int64_t n = shape_count(shape), last = shape_last(shape), second = shape->ndim > 1 ? shape->dim[shape->ndim - 2] : 1;
+    const int64_t size[6] = {n, n / last, n / second, n, n, n};
+    float *device[6];
+    OptimTable *t;
+    OptimAdafactor a = {1e-2f, momentum ? 0.9f : 0, -0.8f, 1, 0.01f, scale_parameter, 1, 0.7f};
+    assert_true(n <= MOST);
+    must(cuda->train->table_create(cuda, &t, &(OptimSlot){n, 0, 0, 0}, 1));
+    EACH_ORDER(o) {
+        memset(host, 0, sizeof host);
+        for (int64_t i = 0; i < n; i++)
+            host[0][i] = (float)uniform(41, i, -1, 1);
+        for (int k = 0; k < 6; k++)
+            device[k] = up(host[k], sizeof host[k]);
+        for (a.step = 1; a.step <= 3; a.step++) {
+            for (int64_t i = 0; i < n; i++)
+                host[5][i] = (float)uniform(41 + (uint64_t)a.step, i, -0.1, 0.1) * (a.step == 3 && i % 5 ? 30.0f : 1.0f); /* some are clipped */
+            must(cuda->upload(cuda, device[5], host[5], sizeof host[5]));
+            cpu_optim_adafactor(host[0], host[1], host[2], host[3], momentum ? host[4] : NULL, host[5], update, shape, &a);
+            must(cuda->train->adafactor(cuda, t, device[0], device[1], device[2], device[3], momentum ? device[4] : NULL, device[5], shape, &a));
+        }
+        for (int k = 0; k < 6; k++) {
+            down(got, device[k], sizeof got);
+            same_bits(got, k == 5 ? update : host[k], size[k], sizeof *got, "Adafactor");
+        }
+    }
+    cuda->train->table_destroy(cuda, t);
+}
+
+static void test_cuda_optim__adafactor(void **state)
+{
+    (void)state;
+    check_adafactor(SHAPE(70, 68), 1, 1);
+    check_adafactor(SHAPE(9, 1001), 0, 0);
+    check_adafactor(SHAPE(40, 20, 3, 3), 1, 0);
+    check_adafactor(SHAPE(4100), 1, 1);
+    check_adafactor(SHAPE(5), 0, 1);
+}
+
 static void test_cuda_optim__prodigy(void **state)
 {
     (void)state;
@@ -480,7 +524,7 @@ int main(void)
         cmocka_unit_test(test_cuda_optim__sumsq),     cmocka_unit_test(test_cuda_optim__adamw),
         cmocka_unit_test(test_cuda_optim__adamw8),    cmocka_unit_test(test_cuda_optim__lion),
         cmocka_unit_test(test_cuda_optim__schedulefree), cmocka_unit_test(test_cuda_optim__ema),
-        cmocka_unit_test(test_cuda_optim__prodigy),  cmocka_unit_test(test_cuda_optim__pixels),
+        cmocka_unit_test(test_cuda_optim__adafactor), cmocka_unit_test(test_cuda_optim__prodigy),  cmocka_unit_test(test_cuda_optim__pixels),
         cmocka_unit_test(test_cuda_optim__noise),     cmocka_unit_test(test_cuda_optim__noise_on_the_host),
         cmocka_unit_test(test_cuda_optim__adopted_parameter),
     };
