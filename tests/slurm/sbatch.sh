@@ -25,7 +25,7 @@ wait_checkpoint() { # NAME
     while [ -z "$(last_checkpoint "$1")" ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
     [ -n "$(last_checkpoint "$1")" ]
 }
-ended() { check "$1: ends" wait_state "$id" 90 COMPLETED; check "$1: same bytes" alike calm "$1"; }
+ended() { check "$1: ends" wait_state "${2:-$id}" 90 COMPLETED; check "$1: same bytes" alike calm "$1"; }
 restarted() { # NAME N
     check "$1: restart is logged" grep -q "restarts $2" "$TMP/$1/log"
     check "$1: resumed" grep -q "resumed at step" "$TMP/$1/log"
@@ -36,40 +36,20 @@ check "scripts: say what they lack" grep -q "2 ATELIER_SLURM must be" <(
     out=$(ATELIER_SLURM=$TMP/none SLURM_JOB_ID=1 SLURM_ARRAY_TASK_COUNT=1 SLURM_ARRAY_TASK_ID=0 bash slurm/array.sbatch x.yaml 2>/dev/null); echo $? $out)
 mkdir -p "$TMP/two" && (cd "$TMP/two" && "$BIN" lock ../train.yaml >/dev/null) # what is read is the same on all nodes, or the job does not begin
 job two -- --locked
-ended two
+two=$id
+job pmpi --export=ALL,LAUNCHER=mpirun
+ended two "$two"
 check "two: two nodes" grep -q "2 tasks on 2 nodes" "$TMP/two/log"
 check "two: both nodes report" test "$(grep -c '^  node[0-9]: ' "$TMP/two/log")" -eq 2
 check "two: one GPU for a task" grep -q 'GPUs .*\[[01]\]' "$TMP/two/log"
 
-job pmpi --export=ALL,LAUNCHER=mpirun
 ended pmpi
 
-# The warning before the time limit.
+# The warning before the time limit. While the job waits for its next turn, another one is cancelled.
 job warned
 wait_checkpoint warned
 scancel --signal=USR1 --batch "$id"
-ended warned
-restarted warned 1
-
-# Preempted by a partition of higher priority; goes on when that job is done. One rank ends a little later than the others and is killed.
-cat >"$TMP/late" <<E
-#!/bin/bash
-trap : TERM
-"$BIN" "\$@"
-code=\$?
-trap - TERM
-[ "\$1" != train ] || [ "\${SLURM_PROCID:-0}" = 0 ] || [ \$code != 3 ] || sleep 10
-exit \$code
-E
-chmod +x "$TMP/late"
-job preempt --nodes=3 --export="ALL,ATELIER=$TMP/late"
-wait_checkpoint preempt
-urgent=$(sbatch --parsable -p urgent --nodes=3 --exclusive --mem=100 --output=/dev/null --wrap "sleep 1")
-check "preempt: the urgent job runs" wait_state "$urgent" 60 COMPLETED
-ended preempt
-restarted preempt 1
-check "preempt: a late rank was killed" grep -q "train ended with code 143" "$TMP/preempt/log"
-
+warned=$id
 # Cancelled: a clean checkpoint, and it stays cancelled.
 job cancel
 wait_checkpoint cancel
@@ -106,6 +86,27 @@ for signal in KILL STOP; do
     run $name
     check "$name: continued, same bytes" alike calm $name
 done
+ended warned "$warned"
+restarted warned 1
+
+# Preempted by a partition of higher priority; goes on when that job is done. One rank ends a little later than the others and is killed.
+cat >"$TMP/late" <<E
+#!/bin/bash
+trap : TERM
+"$BIN" "\$@"
+code=\$?
+trap - TERM
+[ "\$1" != train ] || [ "\${SLURM_PROCID:-0}" = 0 ] || [ \$code != 3 ] || sleep 10
+exit \$code
+E
+chmod +x "$TMP/late"
+job preempt --nodes=3 --export="ALL,ATELIER=$TMP/late"
+wait_checkpoint preempt
+urgent=$(sbatch --parsable -p urgent --nodes=3 --exclusive --mem=100 --output=/dev/null --wrap "sleep 1")
+check "preempt: the urgent job runs" wait_state "$urgent" 60 COMPLETED
+ended preempt
+restarted preempt 1
+check "preempt: a late rank was killed" grep -q "train ended with code 143" "$TMP/preempt/log"
 
 # A node dies. Told so, Slurm requeues the job.
 revive() { for n in $(sinfo -h -N -t down -o %N | sort -u); do node_start "$n"; scontrol update NodeName="$n" State=RESUME; done 2>/dev/null; }
