@@ -200,7 +200,7 @@ $(EMU)/tests/sums: tests/emu/sums.c $(EMU_OBJ) $(BUILD)/libatelier.a
 EMU_ONLY := *taps|*odd_sizes|*unet__bf16|*items*|*clip_text__*|*vae__sd??|*vae__bf16|*lora_with_text_encoder
 check-emu: $(EMU_TESTS) $(EMU_MODELS) $(EMU)/atelier $(EMU)/bench_gpu $(EMU)/tests/sums ## CUDA kernels, models, benchmarks and whole runs on the emulated device
 	@TEST_ONLY='$(EMU_ONLY)' ATELIER_EMU=$(EMU)/atelier BENCH_GPU=$(EMU)/bench_gpu SUMS=$(EMU)/tests/sums tests/run.sh $(EMU_TESTS) $(EMU_MODELS) \
-	    tests/cuda/bench.sh tests/cuda/emulated.sh tests/cuda/ranks.sh
+	    tests/cuda/bench.sh tests/cuda/emulated.sh tests/cuda/sweep.sh tests/cuda/ranks.sh
 
 EMU_SAN  := $(EMU_TESTS:$(EMU)/tests/%=%)
 TSAN_BIN := $(BUILD)/emu-tsan/tests
