@@ -167,6 +167,12 @@ def linear(name, tokens, inner, out):
     measure(f"linear data gradient {name}", torch.matmul, lambda: [rand(2, n, c), rand(c, k)], False)
 
 
+def low_rank(name, tokens, channels, rank):
+    n, c = dim(tokens, 8), dim(channels, 16)
+    measure(f"linear + LoRA {name}", lambda x, w, a, b: F.linear(x, w) + F.linear(F.linear(x, a), b),
+            lambda: [rand(2, n, c), rand(c, c), rand(rank, c), rand(c, rank)])
+
+
 def group_norm(name, side, channels):
     s, c = dim(side, 4), dim(channels, 64)
 
@@ -240,6 +246,8 @@ def kernels():
     linear("4096 2560 to 640", 4096, 2560, 640)
     linear("1024 1280 to 10240", 1024, 1280, 10240)
     linear("1024 1280 to 1280", 1024, 1280, 1280)
+    low_rank("4096 640, rank 16", 4096, 640, 16)
+    low_rank("1024 1280, rank 16", 1024, 1280, 16)
     group_norm("128x128x320", 128, 320)
     group_norm("64x64x640", 64, 640)
     group_norm("32x32x1280", 32, 1280)

@@ -162,6 +162,17 @@ static int linear(const Gpu *g, const char *name, int64_t tokens, int64_t in, in
     return measure(g, text, &(Row){.kind = OP_LINEAR_BWD_X, .in = {BF(n, l, c), BF(c, k)}, .nin = 2, .flop = flop});
 }
 
+/* A linear layer and its LoRA in one op. */
+static int low_rank(const Gpu *g, const char *name, int64_t tokens, int64_t channels, int64_t rank)
+{
+    char text[96];
+    int64_t n = 2, l = dim(g, tokens, 8), c = dim(g, channels, 16);
+    OpAttr attr = {.scale = 1};
+    double flop = 2.0 * (double)(n * l * c * (c + 2 * rank));
+    snprintf(text, sizeof text, "linear + LoRA %s", name);
+    return measure(g, text, &(Row){.kind = OP_LINEAR_LOW, .attr = attr, .in = {BF(n, l, c), BF(c, c), BF(rank, c), BF(c, rank)}, .nin = 4, .flop = flop});
+}
+
 static int group_norm(const Gpu *g, const char *name, int64_t side, int64_t channels)
 {
     char text[96];
@@ -219,6 +230,8 @@ int gpu_kernels(const Gpu *g)
     TRY(linear(g, "4096 2560 to 640", 4096, 2560, 640));
     TRY(linear(g, "1024 1280 to 10240", 1024, 1280, 10240));
     TRY(linear(g, "1024 1280 to 1280", 1024, 1280, 1280));
+    TRY(low_rank(g, "4096 640, rank 16", 4096, 640, 16));
+    TRY(low_rank(g, "1024 1280, rank 16", 1024, 1280, 16));
     TRY(group_norm(g, "128x128x320", 128, 320));
     TRY(group_norm(g, "64x64x640", 64, 640));
     TRY(group_norm(g, "32x32x1280", 32, 1280));
