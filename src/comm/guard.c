@@ -19,7 +19,7 @@ enum { R_ENTERED, R_LEFT, R_PLACE, R_GONE, R_DONE, R_FAILED };
 enum { V_FAULT, V_RANK, V_COUNT, V_WAITED, V_AT, V_WAITING, V_SAVER, V_DONE };
 typedef enum { FAULT_NONE, FAULT_GONE, FAULT_SILENT, FAULT_LATE, FAULT_STUCK, FAULT_ITSELF } Fault;
 static const long TICK_NS = 50000000;
-static const double BEAT = 1, GRACE = 10, LEAVE = 300, NO_LIMIT = 600;
+static const double BEAT = 1, GRACE = 10, LEAVE = 300, NO_LIMIT = 600, SILENCE = 60;
 
 typedef struct {
     char host[64];
@@ -53,6 +53,12 @@ struct CommGuard {
     double lost_at, seen_at;
 };
 
+/* How long a live rank may be silent: its watchdog speaks every second, whatever the rank does. */
+static double silence(const CommGuard *g)
+{
+    return fmin(g->conf.patience, SILENCE);
+}
+
 /* ---- texts ---- */
 
 static int64_t pack(int place, int64_t step, int part)
@@ -82,7 +88,7 @@ static void describe(CommGuard *g)
 {
     char place[120], at[120], who[160], others[64] = "", waiting[64] = "";
     const int64_t *v = g->verdict;
-    double limit = g->conf.patience, wait = limit * place_of(g, v[V_WAITED])->times;
+    double wait = g->conf.patience * place_of(g, v[V_WAITED])->times;
     place_text(g, v[V_WAITED], place, sizeof place);
     place_text(g, v[V_AT], at, sizeof at);
     snprintf(who, sizeof who, "rank %lld (host %s)", (long long)v[V_RANK], g->who[v[V_RANK]].host);
@@ -97,7 +103,7 @@ static void describe(CommGuard *g)
         break;
     case FAULT_SILENT:
         snprintf(g->text, sizeof g->text, "%s was not heard of for %.0f s and did not come to %s%s: its process is stopped, or its node or the "
-                 "network is down", who, limit, place, waiting);
+                 "network is down", who, silence(g), place, waiting);
         break;
     case FAULT_LATE:
         snprintf(g->text, sizeof g->text, "%s%s did not arrive at %s within %.0f s%s. It is alive, and was last at %s", who, others, place,
@@ -185,7 +191,7 @@ static void judge_all(CommGuard *g)
     if (g->failed)
         judge(g, FAULT_ITSELF, (int)g->failed - 1, 1, place, g->peer[g->failed - 1].place, waiting);
     for (int r = 1; r < g->size; r++)
-        if (limit > 0 && g->now - g->peer[r].heard > limit)
+        if (limit > 0 && g->now - g->peer[r].heard > silence(g))
             judge(g, FAULT_SILENT, r, 1, place, g->peer[r].place, waiting);
     int times = place_of(g, place)->times;
     if (waiting && times && limit > 0 && g->now - g->since > limit * times)
@@ -199,7 +205,7 @@ static void judge_alone(CommGuard *g)
 {
     if (g->gone == 1 || (g->gone && !g->link))
         judge(g, FAULT_GONE, (int)g->gone - 1, 1, g->place, 0, 0);
-    if (g->link && g->conf.patience > 0 && g->now - g->peer[0].heard > g->conf.patience + BEAT)
+    if (g->link && g->conf.patience > 0 && g->now - g->peer[0].heard > silence(g) + BEAT)
         judge(g, FAULT_SILENT, 0, 1, g->place, 0, 0);
 }
 

@@ -4,7 +4,7 @@
  * collectives. Rank 0 compares, and its verdict goes to all; when rank 0 itself is gone every rank judges alone. From then on the job is
  * lost: every collective returns ERR_PEER at once with the verdict as its message, also those in which ranks already wait. At fault is
  *  - a rank whose process has ended (the ranks of its host see that within a second);
- *  - a rank of which nothing was heard for `patience` seconds: it is stopped, or its node or the network is down;
+ *  - a rank of which nothing was heard for `patience` seconds, or a minute if that is less: it is stopped, or its node or the network is down;
  *  - a rank for which others wait for `patience` seconds times the place's own factor;
  *  - a rank that says so itself (comm_guard_fail);
  *  - all, when all are there and the operation does not end in that time.

@@ -89,7 +89,7 @@ static const ConfField train_fields[] = {
     CONF_ENUM(TrainConf, sum_by, "auto", sum_names, "who adds the gradients of ranks on GPUs: nccl, from GPU to GPU while the backward pass goes on; mpi, through host memory; auto: NCCL where every rank has a GPU and the library is there"),
     CONF_SIZE(TrainConf, sum_bucket, "8MiB", 8, 1e12, "NCCL: least size of the parts in which they set out; there are 64 at most"),
     CONF_F64(TrainConf, patience, "600", 0, 1e6,
-             "seconds that ranks wait for one that does not come, before the run ends and names it (ten times that where files are written); 0: for ever. A rank whose process has ended is named at once"),
+             "seconds that ranks wait for one that does not come, before the run ends and names it (ten times that where files are written); 0: for ever. A rank whose process has ended is named at once, one of which nothing is heard after a minute at most"),
     CONF_I32(TrainConf, steps, "1000", 1, 100000000, "optimizer steps"),
     CONF_I32(TrainConf, batch, "8", 1, 65536, "images per step over all ranks"),
     CONF_I32(TrainConf, micro_batch, "0", 0, 65536, "images per forward pass (0: the whole batch, at most 8); results depend on it"),
