@@ -67,7 +67,8 @@ def time_kernel(fn, sets):
     return statistics.median(times)
 
 
-def measure(name, fn, make, compiled=True):
+def measure(name, fn, make, compiled=False):
+    """compiled: also by torch.compile, where it can join kernels; each takes seconds to compile."""
     if ONLY not in name:
         return
     first = make()
@@ -105,13 +106,13 @@ def attention(name, tokens, kv, heads, d):
     both(f"attention gradient {name}", forward, tensors, (0, 1, 2), lambda: rand(2, lq, w))
 
 
-def both(name, forward, tensors, wrt, dy):
+def both(name, forward, tensors, wrt, dy, compiled=False):
     """A gradient: forward and backward pass less the forward pass, as autograd runs it."""
     if ONLY not in name:
         return
     inputs = [t.requires_grad_(i in wrt) for i, t in enumerate(tensors())]
     g = dy()
-    for kind in ("eager", "compile") if GPU else ("eager",):
+    for kind in ("eager", "compile") if compiled and GPU else ("eager",):
         try:
             fn = torch.compile(forward) if kind == "compile" else forward
             y = fn(*inputs)
@@ -157,20 +158,20 @@ def conv(name, side, ci, co, kernel, stride, gradients):
 
     def grads():
         return [rand(2, c, o, o, channels_last=True)] + tensors()[:2]
-    measure(f"conv data gradient {name}", back([True, False, False]), grads, False)
-    measure(f"conv weight gradient {name}", back([False, True, False]), grads, False)
+    measure(f"conv data gradient {name}", back([True, False, False]), grads)
+    measure(f"conv weight gradient {name}", back([False, True, False]), grads)
 
 
 def linear(name, tokens, inner, out):
     n, k, c = dim(tokens, 8), dim(inner, 16), dim(out, 16)
-    measure(f"linear {name}", F.linear, lambda: [rand(2, n, k), rand(c, k)], False)
-    measure(f"linear data gradient {name}", torch.matmul, lambda: [rand(2, n, c), rand(c, k)], False)
+    measure(f"linear {name}", F.linear, lambda: [rand(2, n, k), rand(c, k)])
+    measure(f"linear data gradient {name}", torch.matmul, lambda: [rand(2, n, c), rand(c, k)])
 
 
 def low_rank(name, tokens, channels, rank):
     n, c = dim(tokens, 8), dim(channels, 16)
     measure(f"linear + LoRA {name}", lambda x, w, a, b: F.linear(x, w) + F.linear(F.linear(x, a), b),
-            lambda: [rand(2, n, c), rand(c, c), rand(rank, c), rand(c, rank)])
+            lambda: [rand(2, n, c), rand(c, c), rand(rank, c), rand(c, rank)], True)
 
 
 def group_norm(name, side, channels):
@@ -181,8 +182,8 @@ def group_norm(name, side, channels):
 
     def tensors():
         return [rand(2, c, s, s, channels_last=True), rand(c), rand(c)]
-    measure(f"group norm + silu {name}", forward, tensors)
-    both(f"group norm + silu gradient {name}", forward, tensors, (0, 1, 2), lambda: rand(2, c, s, s, channels_last=True))
+    measure(f"group norm + silu {name}", forward, tensors, True)
+    both(f"group norm + silu gradient {name}", forward, tensors, (0, 1, 2), lambda: rand(2, c, s, s, channels_last=True), True)
 
 
 def layer_norm(name, tokens, channels):
@@ -193,8 +194,8 @@ def layer_norm(name, tokens, channels):
 
     def tensors():
         return [rand(2, n, c), rand(c), rand(c)]
-    measure(f"layer norm {name}", forward, tensors)
-    both(f"layer norm gradient {name}", forward, tensors, (0, 1, 2), lambda: rand(2, n, c))
+    measure(f"layer norm {name}", forward, tensors, True)
+    both(f"layer norm gradient {name}", forward, tensors, (0, 1, 2), lambda: rand(2, n, c), True)
 
 
 def elementwise():
@@ -203,8 +204,8 @@ def elementwise():
     def geglu(x):
         a, b = x.chunk(2, -1)
         return a * F.gelu(b)
-    measure("geglu 4096x2560", geglu, lambda: [rand(2, n, 2 * c)])
-    both("geglu gradient 4096x2560", geglu, lambda: [rand(2, n, 2 * c)], (0,), lambda: rand(2, n, c))
+    measure("geglu 4096x2560", geglu, lambda: [rand(2, n, 2 * c)], True)
+    both("geglu gradient 4096x2560", geglu, lambda: [rand(2, n, 2 * c)], (0,), lambda: rand(2, n, c), True)
     measure("silu 4096x2560", F.silu, lambda: [rand(2, n, c)])
     both("silu gradient 4096x2560", F.silu, lambda: [rand(2, n, c)], (0,), lambda: rand(2, n, c))
     measure("add 4096x2560", torch.add, lambda: [rand(2, n, c), rand(2, n, c)])
