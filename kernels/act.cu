@@ -81,29 +81,40 @@ void kernel_act_bwd(int t, const void *dy, const void *x, void *dx, int64_t n, i
 
 namespace {
 
-template <typename T, int N> __global__ void k_geglu(const T *x, T *y, int64_t rows, int64_t width)
+/* N channels of x from c on and their gates, with the bias. */
+template <typename T, int N>
+__device__ __forceinline__ void load_gated(float a[N], float g[N], const T *row, const float *bias, int64_t width, int64_t c)
+{
+    load_n<T, N>(a, row + c);
+    load_n<T, N>(g, row + width + c);
+    if (bias)
+        for (int k = 0; k < N; k++) {
+            a[k] += bias[c + k];
+            g[k] += bias[width + c + k];
+        }
+}
+
+template <typename T, int N> __global__ void k_geglu(const T *x, const float *bias, T *y, int64_t rows, int64_t width)
 {
     int64_t packs = width / N;
     for (int64_t i = grid_first(); i < rows * packs; i += grid_step()) {
         int64_t r = i / packs, c = i % packs * N;
         float a[N], g[N];
-        load_n<T, N>(a, x + r * 2 * width + c);
-        load_n<T, N>(g, x + r * 2 * width + width + c);
+        load_gated<T, N>(a, g, x + r * 2 * width, bias, width, c);
         for (int k = 0; k < N; k++)
             a[k] *= act<GELU>(g[k]);
         store_n<T, N>(y + r * width + c, a);
     }
 }
 
-template <typename T, int N> __global__ void k_geglu_bwd(const T *dy, const T *x, T *dx, int64_t rows, int64_t width)
+template <typename T, int N> __global__ void k_geglu_bwd(const T *dy, const T *x, const float *bias, T *dx, int64_t rows, int64_t width)
 {
     int64_t packs = width / N;
     for (int64_t i = grid_first(); i < rows * packs; i += grid_step()) {
         int64_t r = i / packs, c = i % packs * N;
         float a[N], g[N], d[N];
         load_n<T, N>(d, dy + r * width + c);
-        load_n<T, N>(a, x + r * 2 * width + c);
-        load_n<T, N>(g, x + r * 2 * width + width + c);
+        load_gated<T, N>(a, g, x + r * 2 * width, bias, width, c);
         for (int k = 0; k < N; k++) {
             float da = d[k] * act<GELU>(g[k]);
             g[k] = d[k] * a[k] * act_slope<GELU>(g[k]);
@@ -116,17 +127,17 @@ template <typename T, int N> __global__ void k_geglu_bwd(const T *dy, const T *x
 
 } // namespace
 
-void kernel_geglu(int t, const void *x, void *y, int64_t rows, int64_t width, void *stream)
+void kernel_geglu(int t, const void *x, const float *bias, void *y, int64_t rows, int64_t width, void *stream)
 {
-#define DO(T, N) LAUNCH((k_geglu<T, N>), grid_for(rows * (width / N)), GRID_BLOCK, 0, stream, (const T *)x, (T *)y, rows, width)
+#define DO(T, N) LAUNCH((k_geglu<T, N>), grid_for(rows * (width / N)), GRID_BLOCK, 0, stream, (const T *)x, bias, (T *)y, rows, width)
     EACH_TYPE_PACK(t, width, DO);
 #undef DO
 }
 
-void kernel_geglu_bwd(int t, const void *dy, const void *x, void *dx, int64_t rows, int64_t width, void *stream)
+void kernel_geglu_bwd(int t, const void *dy, const void *x, const float *bias, void *dx, int64_t rows, int64_t width, void *stream)
 {
 #define DO(T, N) \
-    LAUNCH((k_geglu_bwd<T, N>), grid_for(rows * (width / N)), GRID_BLOCK, 0, stream, (const T *)dy, (const T *)x, (T *)dx, rows, width)
+    LAUNCH((k_geglu_bwd<T, N>), grid_for(rows * (width / N)), GRID_BLOCK, 0, stream, (const T *)dy, (const T *)x, bias, (T *)dx, rows, width)
     EACH_TYPE_PACK(t, width, DO);
 #undef DO
 }

@@ -20,9 +20,9 @@ enum { KERNEL_F32, KERNEL_BF16, KERNEL_F16 /* kernel_cast only */ };
 /* ---- act.cu: f is an Act of src/ops/op.h ---- */
 void kernel_act(int t, const void *x, void *y, int64_t n, int f, void *stream);
 void kernel_act_bwd(int t, const void *dy, const void *x, void *dx, int64_t n, int f, void *stream);
-/* x[rows, 2 width] -> y[rows, width] */
-void kernel_geglu(int t, const void *x, void *y, int64_t rows, int64_t width, void *stream);
-void kernel_geglu_bwd(int t, const void *dy, const void *x, void *dx, int64_t rows, int64_t width, void *stream);
+/* x[rows, 2 width] -> y[rows, width]; bias [2 width] of x, or NULL */
+void kernel_geglu(int t, const void *x, const float *bias, void *y, int64_t rows, int64_t width, void *stream);
+void kernel_geglu_bwd(int t, const void *dy, const void *x, const float *bias, void *dx, int64_t rows, int64_t width, void *stream);
 
 /* ---- arith.cu ---- */
 void kernel_add(int t, const void *x, const void *y, void *z, int64_t n, void *stream);

@@ -75,24 +75,24 @@ static int f64_act_bwd(Backend *be, const OpCall *c)
 static int f64_geglu(Backend *be, const OpCall *c)
 {
     (void)be;
-    const double *x = c->in[0].data;
+    const double *x = c->in[0].data, *bias = c->nin > 1 ? c->in[1].data : NULL;
     double *y = c->out[0].data;
     int64_t f = shape_last(&c->in[0].shape) / 2, rows = shape_rows(&c->in[0].shape);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; i < f; i++)
-            y[r * f + i] = x[r * 2 * f + i] * act_value(ACT_GELU, x[r * 2 * f + f + i]);
+            y[r * f + i] = (x[r * 2 * f + i] + (bias ? bias[i] : 0)) * act_value(ACT_GELU, x[r * 2 * f + f + i] + (bias ? bias[f + i] : 0));
     return 0;
 }
 
 static int f64_geglu_bwd(Backend *be, const OpCall *c)
 {
     (void)be;
-    const double *dy = c->in[0].data, *x = c->in[1].data;
+    const double *dy = c->in[0].data, *x = c->in[1].data, *bias = c->nin > 2 ? c->in[2].data : NULL;
     double *dx = c->out[0].data;
     int64_t f = shape_last(&c->in[1].shape) / 2, rows = shape_rows(&c->in[1].shape);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; i < f; i++) {
-            double v = x[r * 2 * f + i], g = x[r * 2 * f + f + i], d = dy[r * f + i];
+            double v = x[r * 2 * f + i] + (bias ? bias[i] : 0), g = x[r * 2 * f + f + i] + (bias ? bias[f + i] : 0), d = dy[r * f + i];
             dx[r * 2 * f + i] = d * act_value(ACT_GELU, g);
             dx[r * 2 * f + f + i] = d * v * gelu_slope(g);
         }

@@ -114,21 +114,32 @@ int CPU_FN(cpu_act_bwd)(Backend *be, const OpCall *c)
 
 typedef struct {
     const void *x, *dy;
+    const float *bias; /* of x, or NULL */
     void *out;
     int64_t width; /* F */
     int64_t rows, rows_per_task;
     int bf;
 } GegluArg;
 
+/* Channels [at, at + n) of x's row, or of its gate, with their bias. */
+INLINE vf geglu_load(const void *row, int64_t at, int n, const float *bias, int bf)
+{
+    vf v = vt_load(row, at, n, bf);
+    if (bias)
+        v += vf_load_n(bias + at, n);
+    return v;
+}
+
 INLINE void geglu_rows(const GegluArg *a, int64_t r0, int64_t r1, int bf)
 {
     const int64_t f = a->width;
+    const float *bias = a->bias, *gate_bias = bias ? bias + f : NULL;
     for (int64_t r = r0; r < r1; r++) {
         const void *x = t_at(a->x, r * 2 * f, bf), *gate = t_at(x, f, bf);
         void *y = t_at_mut(a->out, r * f, bf);
         for (int64_t i = 0; i < f; i += VL) {
             int n = lanes_at(i, f);
-            vt_store(y, i, vt_load(x, i, n, bf) * vf_gelu(vt_load(gate, i, n, bf)), n, bf);
+            vt_store(y, i, geglu_load(x, i, n, bias, bf) * vf_gelu(geglu_load(gate, i, n, gate_bias, bf)), n, bf);
         }
     }
 }
@@ -136,12 +147,13 @@ INLINE void geglu_rows(const GegluArg *a, int64_t r0, int64_t r1, int bf)
 INLINE void geglu_bwd_rows(const GegluArg *a, int64_t r0, int64_t r1, int bf)
 {
     const int64_t f = a->width;
+    const float *bias = a->bias, *gate_bias = bias ? bias + f : NULL;
     for (int64_t r = r0; r < r1; r++) {
         const void *x = t_at(a->x, r * 2 * f, bf), *gate = t_at(x, f, bf), *dy = t_at(a->dy, r * f, bf);
         void *dx = t_at_mut(a->out, r * 2 * f, bf), *dgate = t_at_mut(dx, f, bf);
         for (int64_t i = 0; i < f; i += VL) {
             int n = lanes_at(i, f);
-            vf g = vt_load(gate, i, n, bf), v = vt_load(x, i, n, bf), d = vt_load(dy, i, n, bf);
+            vf g = geglu_load(gate, i, n, gate_bias, bf), v = geglu_load(x, i, n, bias, bf), d = vt_load(dy, i, n, bf);
             vf cdf = vf_normal_cdf(g);
             vt_store(dx, i, d * (g * cdf), n, bf);
             vt_store(dgate, i, d * v * vf_gelu_grad(g, cdf), n, bf);
@@ -165,21 +177,21 @@ static void geglu_task(void *p, int64_t task, int thread)
         geglu_rows(a, r0, r1, 0);
 }
 
-static void geglu_run(Backend *be, const OpView *x, const void *dy, void *out)
+static void geglu_run(Backend *be, const OpView *x, const void *dy, const float *bias, void *out)
 {
     int64_t f = shape_last(&x->shape) / 2, rows = shape_rows(&x->shape);
-    GegluArg a = {x->data, dy, out, f, rows, f >= 8192 ? 1 : 8192 / (f ? f : 1), is_bf16(x)};
+    GegluArg a = {x->data, dy, bias, out, f, rows, f >= 8192 ? 1 : 8192 / (f ? f : 1), is_bf16(x)};
     cpu_parallel_tasks(be, cpu_ceil_div(rows, a.rows_per_task), rows * f * 24, geglu_task, &a);
 }
 
 int CPU_FN(cpu_geglu)(Backend *be, const OpCall *c)
 {
-    geglu_run(be, &c->in[0], NULL, c->out[0].data);
+    geglu_run(be, &c->in[0], NULL, c->nin > 1 ? c->in[1].data : NULL, c->out[0].data);
     return 0;
 }
 
 int CPU_FN(cpu_geglu_bwd)(Backend *be, const OpCall *c)
 {
-    geglu_run(be, &c->in[1], c->in[0].data, c->out[0].data);
+    geglu_run(be, &c->in[1], c->in[0].data, c->nin > 2 ? c->in[2].data : NULL, c->out[0].data);
     return 0;
 }

@@ -35,7 +35,8 @@ static int run_geglu(Backend *be, const OpCall *c)
 {
     int t = cuda_type(c, c->in[0].dtype);
     TRY(t);
-    kernel_geglu(t, c->in[0].data, c->out[0].data, shape_rows(&c->out[0].shape), shape_last(&c->out[0].shape), cuda_state(be)->stream);
+    kernel_geglu(t, c->in[0].data, c->nin > 1 ? c->in[1].data : NULL, c->out[0].data, shape_rows(&c->out[0].shape),
+                 shape_last(&c->out[0].shape), cuda_state(be)->stream);
     return cuda_launched(c);
 }
 
@@ -43,7 +44,7 @@ static int run_geglu_bwd(Backend *be, const OpCall *c)
 {
     int t = cuda_type(c, c->in[1].dtype);
     TRY(t);
-    kernel_geglu_bwd(t, c->in[0].data, c->in[1].data, c->out[0].data, shape_rows(&c->in[1].shape), shape_last(&c->in[1].shape) / 2,
+    kernel_geglu_bwd(t, c->in[0].data, c->in[1].data, c->nin > 2 ? c->in[2].data : NULL, c->out[0].data, shape_rows(&c->in[1].shape), shape_last(&c->in[1].shape) / 2,
                      cuda_state(be)->stream);
     return cuda_launched(c);
 }
@@ -54,6 +55,7 @@ void cuda_act_register(Backend *be)
     be->op[OP_ACT_BWD].run = run_act_bwd;
     be->op[OP_GEGLU].run = run_geglu;
     be->op[OP_GEGLU_BWD].run = run_geglu_bwd;
+    be->fuses |= BACKEND_FUSE_BIAS; /* cuBLAS would need a pass over the result for it */
 }
 
 static int run_add(Backend *be, const OpCall *c)

@@ -84,6 +84,30 @@ static void fuse_upsample(Graph *g, int i, const int *uses)
     up->dead = 1;
 }
 
+/* y = linear(x) + bias that only GEGLU and its gradient read: they add the bias. */
+static void fuse_bias(Graph *g, int i, const int *uses)
+{
+    GraphNode *n = &g->nodes[i];
+    OpRef y = n->out[0], bias = n->in[2];
+    for (int apply = 0, readers = 0; apply < 2; apply++) {
+        for (int k = i + 1; k < g->nnode; k++) {
+            GraphNode *r = &g->nodes[k];
+            int at = r->kind == OP_GEGLU_BWD;
+            if (r->dead || (r->kind != OP_GEGLU && !at) || r->attr.has || r->in[at] != y)
+                continue;
+            readers++;
+            if (!apply)
+                continue;
+            r->attr.has = OP_HAS_BIAS;
+            r->in[r->nin++] = bias;
+        }
+        if (!apply && readers != uses[y])
+            return;
+    }
+    n->attr.has = 0;
+    n->nin = 2;
+}
+
 /* ---- low-rank paths ---- */
 
 /* The five nodes of y = base(x) (+ res) + up(scale(down(x))): outer is the one of base and up that adds the other's result. */
@@ -192,6 +216,9 @@ int graph_optimize(Graph *g, const Backend *be)
     for (int i = 0; be && be->fuses & BACKEND_FUSE_LOW_RANK && i < g->nnode; i++)
         if (!g->nodes[i].dead && (g->nodes[i].kind == OP_LINEAR || g->nodes[i].kind == OP_LINEAR_BWD_X))
             fuse_low_rank(g, i, uses);
+    for (int i = 0; be && be->fuses & BACKEND_FUSE_BIAS && i < g->nnode; i++)
+        if (!g->nodes[i].dead && g->nodes[i].kind == OP_LINEAR && g->nodes[i].attr.has == OP_HAS_BIAS)
+            fuse_bias(g, i, uses);
     free(uses);
     return 0;
 }

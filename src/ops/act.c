@@ -39,10 +39,19 @@ static int geglu_result(OpKind k, const Meta *x, Meta *y)
     return 0;
 }
 
+/* in[at] is the bias where there is one. */
+static int geglu_bias(OpKind k, const OpAttr *a, const Meta *x, const Meta *in, int nin, int at)
+{
+    int want;
+    TRY(rule_optional(k, a, at, OP_HAS_BIAS, &want));
+    TRY(rule_inputs(k, in, nin, want));
+    Meta bias = RULE_META(dtype_param(x->dtype), shape_last(&x->shape));
+    return want > at ? rule_equal(k, "bias", &in[at], &bias) : 0;
+}
+
 static int geglu_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
 {
-    (void)a;
-    TRY(rule_inputs(OP_GEGLU, in, nin, 1));
+    TRY(geglu_bias(OP_GEGLU, a, &in[0], in, nin, 1));
     TRY(geglu_result(OP_GEGLU, &in[0], &out[0]));
     *nout = 1;
     return 0;
@@ -50,16 +59,21 @@ static int geglu_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int 
 
 static int geglu_grad(OpBuild *b, const OpGrad *g)
 {
-    if (!g->need[0] || g->dout[0] == OP_NONE)
+    int bias = g->attr->has & OP_HAS_BIAS;
+    OpRef dx;
+    if (g->dout[0] == OP_NONE || !(g->need[0] || (bias && g->need[1])))
         return 0;
-    return RULE_EMIT(b, OP_GEGLU_BWD, &(OpAttr){0}, &g->din[0], 1, g->dout[0], g->in[0]);
+    const OpRef in[3] = {g->dout[0], g->in[0], bias ? g->in[1] : OP_NONE};
+    TRY(rule_emit(b, OP_GEGLU_BWD, &(OpAttr){.has = bias}, in, bias ? 3 : 2, &dx, 1));
+    if (g->need[0])
+        g->din[0] = dx;
+    return bias && g->need[1] ? RULE_EMIT(b, OP_BIAS_GRAD, &(OpAttr){0}, &g->din[1], 1, dx) : 0;
 }
 
 static int geglu_bwd_infer(const OpAttr *a, const Meta *in, int nin, Meta *out, int *nout)
 {
     Meta dy;
-    (void)a;
-    TRY(rule_inputs(OP_GEGLU_BWD, in, nin, 2));
+    TRY(geglu_bias(OP_GEGLU_BWD, a, &in[1], in, nin, 2));
     TRY(geglu_result(OP_GEGLU_BWD, &in[1], &dy));
     TRY(rule_equal(OP_GEGLU_BWD, "dy", &in[0], &dy));
     out[0] = in[1];

@@ -43,7 +43,8 @@ typedef struct {
 /* Rewrites by graph_optimize that not every backend gains from; bits of Backend.fuses. */
 enum {
     BACKEND_FUSE_UPSAMPLE = 1, /* UPSAMPLE_NEAREST into the convolutions that read it (attr.up) */
-    BACKEND_FUSE_LOW_RANK = 2  /* LINEAR and the low-rank path beside it into LINEAR_LOW, likewise LINEAR_BWD_X */
+    BACKEND_FUSE_LOW_RANK = 2, /* LINEAR and the low-rank path beside it into LINEAR_LOW, likewise LINEAR_BWD_X */
+    BACKEND_FUSE_BIAS = 4      /* the bias of a LINEAR into the GEGLU that reads it */
 };
 
 struct Backend {

@@ -141,7 +141,7 @@ typedef enum { DROP_ELEMENT, DROP_CHANNEL, DROP_ITEM } Drop;
 
 /* Bits of OpAttr.has. */
 enum {
-    OP_HAS_BIAS = 1, /* LINEAR, LINEAR_LOW, CONV2D */
+    OP_HAS_BIAS = 1, /* LINEAR, LINEAR_LOW, CONV2D, GEGLU, GEGLU_BWD (of x) */
     OP_HAS_RES = 2,  /* LINEAR, LINEAR_BWD_X, LINEAR_LOW, LINEAR_LOW_BWD_X, CONV2D, CONV2D_BWD_X */
     OP_HAS_S = 1,    /* SCALE */
     OP_HAS_LOW_S = 4 /* LINEAR_LOW, LINEAR_LOW_BWD_X */
@@ -233,7 +233,7 @@ OpRef op_l2_norm(OpBuild *b, OpRef x);
  * Node outputs: o, lse[N,H,Lq]: P (log of the softmax denominator, natural log, of the scaled scores). */
 OpRef op_attention(OpBuild *b, OpRef q, OpRef k, OpRef v, int heads, float scale, int causal);
 OpRef op_act(OpBuild *b, OpRef x, Act act);
-/* x[...,2F] -> x[..., :F] * gelu(x[..., F:])   (erf gelu; diffusers GEGLU) */
+/* x[...,2F] -> x[..., :F] * gelu(x[..., F:])   (erf gelu; diffusers GEGLU). A node may have bias[2F]: P, which is added to x first. */
 OpRef op_geglu(OpBuild *b, OpRef x);
 OpRef op_add(OpBuild *b, OpRef x, OpRef y);
 OpRef op_mul(OpBuild *b, OpRef x, OpRef y);
@@ -297,7 +297,7 @@ OpRef op_dropout(OpBuild *b, OpRef x, OpRef position, float p, Drop what, uint64
  * L2_NORM_BWD    dy, y, norm                                           -> dx
  * ATTENTION_BWD  do, q, k, v, o, lse                                   -> dq, dk, dv: T
  * ACT_BWD        dy, x                                                 -> dx
- * GEGLU_BWD      dy[...,F], x[...,2F]                                  -> dx[...,2F]
+ * GEGLU_BWD      dy[...,F], x[...,2F] (, bias[2F]: P)                  -> dx[...,2F]
  * SLICE_BWD      dy; attr begin, meta.shape = x's                      -> dx
  * EMBED_BWD      dy[N,L,C], ids; attr.meta.shape = table's             -> dtable: P (rows summed in index order)
  * GATHER_ROW_BWD dy[N,C], idx; attr.meta.shape = x's                   -> dx

@@ -21,6 +21,9 @@ static const Case act_cases[] = {
     {.name = "relu", .kind = OP_ACT, .attr = {.act = ACT_RELU}, .nin = 1, .in = {IN('T', 2, 53)}, .items = 1, .skip_fd = 1},
     {.name = "geglu", .kind = OP_GEGLU, .nin = 1, .in = {IN_RANGE('T', -3, 3, 2, 3, 22)}, .items = 1},
     {.name = "geglu one", .kind = OP_GEGLU, .nin = 1, .in = {IN_RANGE('T', -3, 3, 5, 2)}, .items = 1},
+    {.name = "geglu bias", .kind = OP_GEGLU, .attr = {.has = OP_HAS_BIAS}, .nin = 2, .in = {IN_RANGE('T', -3, 3, 3, 5, 22), IN('P', 22)}, .items = 1},
+    {.name = "geglu bias 320", .kind = OP_GEGLU, .attr = {.has = OP_HAS_BIAS}, .nin = 2, .in = {IN_RANGE('T', -3, 3, 2, 20, 320), IN('P', 320)},
+     .items = 1, .skip_fd = 1},
     {.name = "geglu 2560", .kind = OP_GEGLU, .nin = 1, .in = {IN_RANGE('T', -3, 3, 2, 20, 2560)}, .items = 1, .skip_fd = 1},
 };
 

@@ -149,7 +149,7 @@ static int start(void **state)
         fprintf(stderr, "%s\n", err_message());
         return -1;
     }
-    both[1]->fuses = both[0]->fuses & BACKEND_FUSE_UPSAMPLE;
+    both[1]->fuses = both[0]->fuses & (BACKEND_FUSE_UPSAMPLE | BACKEND_FUSE_BIAS);
     return 0;
 }
 
@@ -314,6 +314,58 @@ static void test_cuda_fusions__what_is_no_low_rank_path_stays(void **state)
     net_deinit(&fused);
 }
 
+/* ---- biases ---- */
+
+/* One that GEGLU may add, and one of a result that others read too. */
+static OpRef gated(Net *n, OpBuild *b)
+{
+    n->x = graph_input(n->g, "x", DTYPE_F32, SHAPE(2, 9, 24));
+    OpRef x = op_cast(b, n->x, graph_dtype(n->g));
+    OpRef h = op_geglu(b, op_linear(b, x, param(n, SHAPE(64, 24)), param(n, SHAPE(64)), OP_NONE));
+    OpRef z = op_linear(b, h, param(n, SHAPE(48, 32)), param(n, SHAPE(48)), OP_NONE);
+    return op_add(b, op_geglu(b, z), op_slice(b, z, 0, 24));
+}
+
+static void build_gated(Net *n, OpBuild *b)
+{
+    keep(n, gated(n, b));
+}
+
+static void build_gated_gradients(Net *n, OpBuild *b)
+{
+    OpRef y = gated(n, b);
+    keep(n, y);
+    differentiate(n, y);
+}
+
+static int biased(const Net *n, OpKind k)
+{
+    int count = 0;
+    for (int i = 0; i < graph_node_count(n->g); i++)
+        count += graph_node(n->g, i)->kind == k && !graph_node(n->g, i)->dead && graph_node(n->g, i)->attr.has & OP_HAS_BIAS;
+    return count;
+}
+
+static void test_cuda_fusions__bias_into_geglu(void **state)
+{
+    static const Build builds[] = {build_gated, build_gated_gradients};
+    (void)state;
+    for (int k = 0; k < 4 * BACKENDS; k++) {
+        Net plain, fused;
+        Backend *be = both[k / 4];
+        Dtype t = k & 2 ? DTYPE_BF16 : DTYPE_F32;
+        net_init(&plain, be, t, builds[k & 1], NULL);
+        net_init(&fused, be, t, builds[k & 1], be);
+        assert_int_equal(biased(&plain, OP_LINEAR), 2);
+        assert_int_equal(biased(&fused, OP_LINEAR), 1);
+        assert_int_equal(biased(&fused, OP_GEGLU), 1);
+        assert_int_equal(biased(&fused, OP_GEGLU_BWD), k & 1);
+        compare(&fused, &plain, t == DTYPE_F32 ? 1e-5 : 6e-2, be->name);
+        net_deinit(&plain);
+        net_deinit(&fused);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -321,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_cuda_fusions__upsampling_that_others_read_stays),
         cmocka_unit_test(test_cuda_fusions__low_rank_paths),
         cmocka_unit_test(test_cuda_fusions__what_is_no_low_rank_path_stays),
+        cmocka_unit_test(test_cuda_fusions__bias_into_geglu),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -181,6 +181,7 @@ static const Case cases[] = {
     ACT_CASE(ACT_EXP),
     {OP_GEGLU, .in = "f64[2,3,6]", .range = 3},
     {OP_GEGLU, .in = "f64[2]", .range = 3},
+    {OP_GEGLU, .in = "f64[2,3,6] f64[6]", .range = 2, .attr = {.has = OP_HAS_BIAS}},
     {OP_ADD, .in = "f64[2,3] f64[2,3]"},
     {OP_MUL, .in = "f64[2,3] f64[2,3]"},
     {OP_MUL, .in = "f64[2,3]", .build = build_mul_self},
