@@ -8,6 +8,7 @@
 #include "sweep/conf.h"
 #include "sweep/lock.h"
 #include "train/conf.h"
+#include "train/dataset.h"
 
 static const char usage[] =
     "usage: atelier lock [--check] CONFIG.yaml [key=value ...]\n\n"
@@ -38,15 +39,75 @@ int cli_config_resolved(const char *path, const char *const *overrides, int coun
     return rc < 0 ? rc : str_status(out);
 }
 
+typedef struct {
+    LockList *list;
+    int count;
+    TrainConf conf;
+    TrainDataset *data[2];
+} Listed;
+
+static void listed_deinit(Listed *l)
+{
+    for (int i = 0; i < l->count; i++)
+        free(l->list[i].path);
+    free(l->list);
+    train_dataset_close(l->data[0]);
+    train_dataset_close(l->data[1]);
+    train_conf_deinit(&l->conf);
+}
+
+/* The images of a data set that is a list; folders and packs hold theirs. */
+static int add_listed(Listed *l, const TrainDataset *d, const TrainSubset *s)
+{
+    if (io_file_is_dir(s->path) || !s->count || train_dataset_item(d, s->first)->pack >= 0)
+        return 0;
+    LockList *grown = realloc(l->list, (size_t)(l->count + 1) * sizeof *grown);
+    if (grown)
+        l->list = grown;
+    char **path = malloc((size_t)s->count * sizeof *path);
+    if (!grown || !path) {
+        free(path);
+        return err_set(ERR_NOMEM, "out of memory");
+    }
+    for (int64_t i = 0; i < s->count; i++)
+        path[i] = train_dataset_item(d, s->first + i)->path;
+    l->list[l->count++] = (LockList){s->path, path, (int)s->count};
+    return 0;
+}
+
+static int find_listed(Listed *l, const char *path, const char *const *overrides, int count)
+{
+    int sweep = 0;
+    TRY(cli_config_is_sweep(path, &sweep));
+    if (sweep)
+        return 0;
+    TRY(train_conf_read(&l->conf, path, overrides, count));
+    const ConfList *lists[2] = {&l->conf.datasets, &l->conf.validation.datasets};
+    for (int k = 0; k < 2; k++) {
+        if (!lists[k]->count)
+            continue;
+        TRY(train_dataset_open_list(&l->data[k], &l->conf, lists[k]));
+        for (int i = 0; i < train_dataset_subsets(l->data[k]); i++)
+            TRY(add_listed(l, l->data[k], train_dataset_subset(l->data[k], i)));
+    }
+    return 0;
+}
+
 /* What the lock of this configuration would be now. */
 static int build(const char *path, const char *const *overrides, int count, StrBuf *out)
 {
     StrBuf yaml;
+    Listed l = {0};
     str_init(&yaml);
     int rc = cli_config_resolved(path, overrides, count, &yaml);
     if (rc >= 0)
-        rc = lock_build(out, yaml.data);
+        rc = lock_check(yaml.data);
+    if (rc >= 0)
+        rc = find_listed(&l, path, overrides, count);
+    if (rc >= 0)
+        rc = lock_build(out, yaml.data, l.list, l.count);
     str_deinit(&yaml);
+    listed_deinit(&l);
     return rc;
 }
 

@@ -75,7 +75,8 @@ static int add_file(Lines *out, const char *path)
     return lines_add(out, line);
 }
 
-static int add_tree(Lines *out, const char *dir, const Lines *files)
+/* skip: bytes at the start of each path that are not part of its name. */
+static int add_tree(Lines *out, const char *dir, const Lines *files, size_t skip)
 {
     char hex[HASH_HEX_SIZE], *line;
     uint8_t sum[HASH_SIZE];
@@ -84,7 +85,7 @@ static int add_tree(Lines *out, const char *dir, const Lines *files)
     str_init(&b);
     for (int i = 0; i < files->count && rc >= 0; i++) {
         rc = hash_file_hex(hex, files->line[i]);
-        str_add_format(&b, "%s %s\n", hex, files->line[i] + strlen(dir));
+        str_add_format(&b, "%s %s\n", hex, files->line[i] + skip);
     }
     if (rc >= 0 && (rc = str_status(&b)) >= 0 && (rc = hash_bytes(sum, b.data, b.len)) >= 0) {
         hash_hex(hex, sum, HASH_SIZE);
@@ -103,10 +104,22 @@ static int add_path(Lines *out, const char *path)
         return add_file(out, path);
     int rc = list_files(&files, path, 0);
     if (rc >= 0 && files.count > MANY)
-        rc = add_tree(out, path, &files);
+        rc = add_tree(out, path, &files, strlen(path));
     for (int i = 0; rc >= 0 && files.count <= MANY && i < files.count; i++)
         rc = add_file(out, files.line[i]);
     lines_deinit(&files);
+    return rc;
+}
+
+static int add_list(Lines *out, const LockList *list)
+{
+    Lines files = {.line = list->path, .count = list->count};
+    char *name;
+    TRY(str_format(&name, "images of %s", list->name));
+    int rc = list->count > MANY ? add_tree(out, name, &files, 0) : 0;
+    free(name);
+    for (int i = 0; rc >= 0 && list->count <= MANY && i < list->count; i++)
+        rc = add_file(out, list->path[i]);
     return rc;
 }
 
@@ -147,11 +160,12 @@ static int add_input(Lines *out, const ConfNode *n, const char *key, const char 
         return 0;
     if (!io_file_exists(n->text))
         return err_set(ERR_NOTFOUND, "key '%s': there is no %s", what, n->text);
-    TRY_CTX(add_path(out, n->text), "key '%s'", what);
+    if (out)
+        TRY_CTX(add_path(out, n->text), "key '%s'", what);
     return 0;
 }
 
-/* key: the nearest name; what: the whole way to the node. */
+/* key: the nearest name; what: the whole way to the node. out NULL: only whether all are there. */
 static int add_inputs(Lines *out, const ConfNode *n, const char *key, const char *what)
 {
     int map = n->kind == CONF_NODE_MAP, rc = 0;
@@ -192,13 +206,24 @@ static int add_config(Lines *out, const ConfNode *root)
     return rc;
 }
 
-int lock_build(StrBuf *out, const char *yaml)
+int lock_check(const char *yaml)
+{
+    ConfNode *root;
+    TRY(conf_node_parse(&root, yaml, strlen(yaml), "configuration"));
+    int rc = add_inputs(NULL, root, "", "");
+    conf_node_destroy(root);
+    return rc;
+}
+
+int lock_build(StrBuf *out, const char *yaml, const LockList *list, int nlist)
 {
     ConfNode *root;
     Lines l = {0};
     int rc;
     TRY(conf_node_parse(&root, yaml, strlen(yaml), "configuration"));
     TRY_GOTO(add_inputs(&l, root, "", ""));
+    for (int i = 0; i < nlist; i++)
+        TRY_GOTO(add_list(&l, &list[i]));
     TRY_GOTO(add_config(&l, root));
     qsort(l.line, (size_t)l.count, sizeof *l.line, by_bytes);
     str_add_format(out, "%s\nversion %s\n", head, ATELIER_VERSION);

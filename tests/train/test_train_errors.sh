@@ -195,6 +195,11 @@ lock_refuses "lock: a data set that is not there" "key 'datasets.1.path': there 
 lock_refuses "lock: held-out images that are not there" "key 'validation.datasets.0.path': there is no ../gone" 'validation.datasets=[{path: ../gone}]'
 lock_refuses "lock: an adapter that is not there" "key 'lora.init': there is no gone.safetensors" lora.init=gone.safetensors
 check "lock: class images that a run would make" sh -c "cd $TMP/base && $BIN lock ../train.yaml dreambooth.class_prompt='a dog' dreambooth.class_images=../later"
+(cd "$TMP/data" && { echo image,caption; for f in *.png; do echo "$f,a sign"; done; } >list.csv)
+(cd "$TMP/base" && "$BIN" lock ../train.yaml "datasets=[{path: ../data/list.csv}]") >"$TMP/lock.log" 2>&1
+check "lock: images of a list" test "$(grep -c 'data/.*\.png$' "$TMP/train.yaml.lock")" -eq 12
+(cat "$TMP/data/list.csv"; echo gone.png,a sign) >"$TMP/data/more.csv"
+lock_refuses "lock: an image of a list that is not there" "../data/gone.png" "datasets=[{path: ../data/more.csv}]"
 mkdir -p "$TMP/base/f32" "$TMP/base/a1111" && echo x >"$TMP/base/f32/x"
 check "lock: settings that happen to be names of files are no input" sh -c "cd $TMP/base && $BIN lock ../train.yaml && ! grep " f32" ../train.yaml.lock"
 finish
