@@ -17,7 +17,10 @@ cluster_for() {
     fi
 }
 cluster_start() {
-    local n=${1:-3} host i port=$((20000 + $$ % 1000 * 10)) # another cluster may be running here
+    local n=${1:-3} host i port=$((20000 + $$ % 1000 * 10))
+    for i in $(seq 0 "$n"); do # something else may be listening there
+        while (exec 3<>"/dev/tcp/127.0.0.1/$((port + i))") 2>/dev/null; do port=$((port + 10)); done
+    done
     host=$(hostname -s)
     mkdir -p "$S"/{state,log,run/munge,etc,dev,munge}
     chmod 755 "$S" "$S/run/munge"
@@ -78,7 +81,7 @@ C
     /usr/sbin/slurmctld -f "$SLURM_CONF" || return 1
     for i in $(seq 1 "$n"); do node_start "node$i" || return 1; done
     for i in $(seq 100); do
-        [ "$(sinfo -h -N -p gpu -t idle -o %N 2>/dev/null | wc -l)" -eq "$n" ] && return 0
+        [ "$(timeout 5 sinfo -h -N -p gpu -t idle -o %N 2>/dev/null | wc -l)" -eq "$n" ] && return 0
         sleep 0.1
     done
     sinfo
