@@ -211,7 +211,10 @@ static void test_sweep_store__joins_parts(void **state)
     snprintf(whole, sizeof whole, "%s/whole.h5", dir);
     OK(sweep_runfile_write(copy, &p, &g, &info, 1));
     OK(sweep_runfile_write(links, &p, &g, &info, 0));
-    OK(sweep_runfile_consolidate(links, whole));
+    Comm self;
+    comm_init_self(&self);
+    OK(sweep_runfile_consolidate(links, whole, &self));
+    comm_deinit(&self);
     const char *const path[3] = {copy, links, whole};
     for (int i = 0; i < 3; i++) {
         check_run(path[i], N, WIDE);
