@@ -107,6 +107,7 @@ $(BUILD)/src/base/version.o: $(BUILD)/commit
 .PHONY: FORCE
 
 $(BUILD)/src/sweep/gallery_assets.o: $(wildcard src/sweep/gallery/*)
+$(BUILD)/src/cli/job_script.o: slurm/job.sh
 
 define simd_rule
 $(BUILD)/src/%.$(1).o: src/%.simd.c

@@ -79,6 +79,7 @@ no "nodes that are out of order" "has 2 in order" ../train.yaml job.nodes=3
 check "refused: nothing was submitted" test "$(squeue -h -t all | wc -l)" -eq "$jobs_before"
 submit dry --dry-run ../train.yaml job.nodes=2 "lora.rank=4"
 check "submit --dry-run: a script" bash -n "$TMP/dry.out"
+check "submit --dry-run: ends with job.sh as it is now" cmp <(tail -n 20 "$ROOT/slurm/job.sh") <(tail -n 20 "$TMP/dry.out")
 check "submit --dry-run: submits nothing" test "$(squeue -h -t all | wc -l)" -eq "$jobs_before" -a ! -e "$TMP/dry/out"
 (cd "$TMP/two" && PATH=$TMP/none "$BIN" submit ../train.yaml) >"$TMP/none.log" 2>&1
 check "submit: no Slurm here" grep -q "sinfo is not installed" "$TMP/none.log"
