@@ -226,7 +226,7 @@ FUZZ_SECONDS ?= 3
 check: install-deps ## build and run all tests; the last line counts them
 	@rm -f build/tally; mkdir -p build
 	@export TEST_TALLY=$(CURDIR)/build/tally; rc=0; \
-	for t in atelier check-unit check-mpi check-cli check-emu check-emu-san check-gpu check-fuzz check-hdf5 check-slurm check-cloud check-package lint; do $(MAKE) --no-print-directory $$t || rc=1; done; \
+	for t in atelier check-unit check-mpi check-cli check-emu check-emu-san check-gpu check-fuzz check-hdf5 check-slurm check-cloud check-package lint; do $(MAKE) -j$$(nproc) --no-print-directory $$t || rc=1; done; \
 	awk '{p += $$1; f += $$2; s += $$3} END {printf "%d passed, %d failed%s\n", p, f, s ? ", " s " skipped" : ""}' build/tally; exit $$rc
 
 check-unit: $(UNIT_TESTS) ## tests of one process
