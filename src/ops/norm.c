@@ -29,9 +29,9 @@ static int group_norm_infer(const OpAttr *a, const Meta *in, int nin, Meta *out,
     return 0;
 }
 
-static void norm_take(const OpGrad *g, const OpRef d[3])
+static void norm_take(const OpGrad *g, const OpRef *d, int n)
 {
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < n; i++)
         if (g->need[i])
             g->din[i] = d[i];
 }
@@ -44,7 +44,7 @@ static int group_norm_grad(OpBuild *b, const OpGrad *g)
     if (g->dout[0] == OP_NONE || !(g->need[0] || g->need[1] || g->need[2]))
         return 0;
     TRY(RULE_EMIT(b, OP_GROUP_NORM_BWD, &a, d, 3, g->dout[0], g->in[0], g->in[1], g->in[2], g->out[1], g->out[2]));
-    norm_take(g, d);
+    norm_take(g, d, 3);
     return 0;
 }
 
@@ -91,7 +91,7 @@ static int layer_norm_grad(OpBuild *b, const OpGrad *g)
     if (g->dout[0] == OP_NONE || !(g->need[0] || g->need[1] || g->need[2]))
         return 0;
     TRY(RULE_EMIT(b, OP_LAYER_NORM_BWD, &a, d, 3, g->dout[0], g->in[0], g->in[1], g->out[1], g->out[2]));
-    norm_take(g, d);
+    norm_take(g, d, 3);
     return 0;
 }
 
@@ -136,9 +136,7 @@ static int rms_norm_grad(OpBuild *b, const OpGrad *g)
     if (g->dout[0] == OP_NONE || !(g->need[0] || g->need[1]))
         return 0;
     TRY(RULE_EMIT(b, OP_RMS_NORM_BWD, &(OpAttr){.eps = g->attr->eps}, d, 2, g->dout[0], g->in[0], g->in[1], g->out[1]));
-    for (int i = 0; i < 2; i++)
-        if (g->need[i])
-            g->din[i] = d[i];
+    norm_take(g, d, 2);
     return 0;
 }
 

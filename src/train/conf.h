@@ -247,6 +247,8 @@ float train_conf_lr_of(const TrainConf *c, double lr, int64_t step);
 /* Whether the learning rate of a step depends on the number of steps. */
 int train_optim_needs_steps(const TrainOptimConf *o);
 const char *train_schedule_name(int kind);
+const char *train_loss_name(int type);         /* loss.type */
+const char *train_huber_name(int schedule);    /* loss.huber_schedule */
 
 /* ---- inside conf*.c ---- */
 extern const ConfTable train_dataset_table, train_bucket_table; /* conf_data.c */

@@ -44,6 +44,16 @@ static const ConfField noise_fields[] = {
 };
 const ConfTable train_noise_table = CONF_TABLE(TrainNoiseConf, noise_fields);
 
+const char *train_loss_name(int type)
+{
+    return type_names[type];
+}
+
+const char *train_huber_name(int schedule)
+{
+    return huber_names[schedule];
+}
+
 int train_loss_check(const TrainLossConf *l, const TrainNoiseConf *n, const char *path)
 {
     int flow = n->predict == TRAIN_PREDICT_FLOW;

@@ -172,9 +172,8 @@ static int add_noise(TrainMeta *m, const TrainNoiseConf *n)
 
 static int add_loss(TrainMeta *m, const TrainLossConf *l)
 {
-    static const char *const types[] = {"l2", "l1", "huber", "smooth_l1"}, *const schedules[] = {"snr", "exponential", "constant"};
-    TRY(train_meta_add(m, "ss_loss_type", "%s", types[l->type]));
-    TRY(train_meta_add(m, "ss_huber_schedule", "%s", schedules[l->huber_schedule]));
+    TRY(train_meta_add(m, "ss_loss_type", "%s", train_loss_name(l->type)));
+    TRY(train_meta_add(m, "ss_huber_schedule", "%s", train_huber_name(l->huber_schedule)));
     TRY(train_meta_add_number(m, "ss_huber_scale", l->huber_scale));
     TRY(train_meta_add_number(m, "ss_huber_c", l->huber_c));
     TRY(add_or_none(m, "ss_min_snr_gamma", l->min_snr));
