@@ -7,30 +7,8 @@
 #include "cpu/embed_cases.h"
 #include "cpu/loss_cases.h"
 #include "cpu/norm_cases.h"
-#include "cuda/cuda.h"
 #include "cuda/gemm_cases.h"
 #include "cuda/orders.h"
-
-static Backend *cuda;
-
-static int cuda_start(void **state)
-{
-    (void)state;
-    const char *grid = getenv("EMU_RACE");
-    emu_race_grid(grid && !strcmp(grid, "grid"));
-    if (cuda_backend_create(&cuda, 0) < 0) {
-        fprintf(stderr, "%s\n", err_message());
-        return -1;
-    }
-    return 0;
-}
-
-static int cuda_stop(void **state)
-{
-    (void)state;
-    backend_destroy(cuda);
-    return 0;
-}
 
 /* The sanitizers are slow: they see the cases that are not too large. */
 static int too_large(const Case *c)

@@ -3,32 +3,10 @@
 
 #include "cpu/harness.h"
 #include "comm/exact.h"
-#include "cuda/cuda.h"
 #include "cuda/orders.h"
 #include "io/image.h"
 #include "ops/train.h"
 #include "train/noise.h"
-
-static Backend *cuda;
-
-static int cuda_start(void **state)
-{
-    (void)state;
-    const char *grid = getenv("EMU_RACE");
-    emu_race_grid(grid && !strcmp(grid, "grid"));
-    if (cuda_backend_create(&cuda, 0) < 0) {
-        fprintf(stderr, "%s\n", err_message());
-        return -1;
-    }
-    return 0;
-}
-
-static int cuda_stop(void **state)
-{
-    (void)state;
-    backend_destroy(cuda);
-    return 0;
-}
 
 static void must(int rc)
 {

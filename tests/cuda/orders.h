@@ -1,8 +1,14 @@
-/* The orders of threads in which the emulated device runs a test; a GPU has one. */
+/* The orders of threads in which the emulated device runs a test; a GPU has one. The backend of a program's tests, and its
+ * start and end for cmocka_run_group_tests. */
 #ifndef TESTS_CUDA_ORDERS_H
 #define TESTS_CUDA_ORDERS_H
 
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/cuda.h"
 
 #ifdef EMULATED
 void emu_order(int order, uint64_t seed);
@@ -24,5 +30,26 @@ static inline void emu_race_grid(int on)
 }
 enum { FIRST_ORDER = 0, ORDERS = 1 };
 #endif
+
+static Backend *cuda;
+
+static int cuda_start(void **state)
+{
+    (void)state;
+    const char *grid = getenv("EMU_RACE");
+    emu_race_grid(grid && !strcmp(grid, "grid"));
+    if (cuda_backend_create(&cuda, 0) < 0) {
+        fprintf(stderr, "%s\n", err_message());
+        return -1;
+    }
+    return 0;
+}
+
+static int cuda_stop(void **state)
+{
+    (void)state;
+    backend_destroy(cuda);
+    return 0;
+}
 
 #endif
