@@ -44,6 +44,7 @@ int train_lora_metadata(TrainMeta *m, const TrainConf *c, const TrainDataset *d,
                         SamplerPredict predict);
 void train_meta_deinit(TrainMeta *m);
 /* ---- inside metadata*.c ---- */
+#define TRAIN_RESIZE "lanczos" /* how pictures are resized, as kohya names it */
 int train_meta_add(TrainMeta *m, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* As Python prints a float. */
 int train_meta_add_number(TrainMeta *m, const char *key, float v);

@@ -126,8 +126,8 @@ static int add_optimizer(TrainMeta *m, const TrainConf *c)
 
 static int add_steps(TrainMeta *m, const TrainConf *c, const TrainDataset *d, const TrainState *s)
 {
-    int64_t per_epoch = (train_dataset_epoch(d) + c->batch - 1) / c->batch;
-    TRY(train_meta_add(m, "ss_num_batches_per_epoch", "%lld", (long long)per_epoch));
+    int64_t n = train_dataset_epoch(d), per_epoch = (n + c->batch - 1) / c->batch;
+    TRY(train_meta_add(m, "ss_num_batches_per_epoch", "%lld", (long long)((n + c->micro_batch - 1) / c->micro_batch)));
     TRY(train_meta_add(m, "ss_num_epochs", "%lld", (long long)((c->steps + per_epoch - 1) / per_epoch)));
     TRY(train_meta_add(m, "ss_epoch", "%lld", (long long)((s->step + per_epoch - 1) / per_epoch)));
     TRY(train_meta_add(m, "ss_max_train_steps", "%d", c->steps));
@@ -147,7 +147,7 @@ static int add_images(TrainMeta *m, const TrainConf *c, const TrainDataset *held
     TRY(add_flag(m, "ss_color_aug", 0));
     TRY(add_flag(m, "ss_random_crop", c->crop == TRAIN_CROP_RANDOM));
     TRY(train_meta_add(m, "ss_face_crop_aug_range", "None"));
-    TRY(train_meta_add(m, "ss_resize_interpolation", "lanczos"));
+    TRY(train_meta_add(m, "ss_resize_interpolation", TRAIN_RESIZE));
     TRY(train_meta_add_number(m, "ss_caption_dropout_rate", c->caption_dropout));
     TRY(train_meta_add(m, "ss_num_validation_images", "%lld", held ? (long long)train_dataset_count(held) : 0));
     TRY(train_meta_add(m, "ss_validation_split", "0.0")); /* images of their own */

@@ -108,16 +108,23 @@ static json_t *bucket_info(const TrainDataset *d)
     return json_pack("{s:o, s:f}", "buckets", buckets, "mean_img_ar_error", error / (double)count);
 }
 
+/* Words that were not given: None. */
+static json_t *word_or_null(const char *word)
+{
+    return word[0] ? json_string(word) : json_null();
+}
+
 static json_t *subset_info(const TrainDataset *d, const TrainSubset *s)
 {
     const TrainDatasetConf *c = s->conf;
     const TrainItem *first = train_dataset_item(d, s->first);
-    return json_pack("{s:I, s:i, s:b, s:b, s:b, s:b, s:i, s:s, s:s, s:b, s:s, s:s, s:s, s:s, s:b}", "img_count", (json_int_t)s->count, "num_repeats",
-                     s->repeats, "color_aug", 0, "flip_aug", train_dataset_flips(d, first), "random_crop",
+    return json_pack("{s:I, s:i, s:b, s:b, s:b, s:b, s:i, s:s, s:o, s:b, s:o, s:o, s:s, s:s, s:o, s:b}", "img_count", (json_int_t)s->count,
+                     "num_repeats", s->repeats, "color_aug", 0, "flip_aug", train_dataset_flips(d, first), "random_crop",
                      train_dataset_crop(d, first) == TRAIN_CROP_RANDOM, "shuffle_caption", c->shuffle, "keep_tokens", c->keep_tokens,
-                     "keep_tokens_separator", c->keep_separator, "secondary_separator", c->secondary_separator, "enable_wildcard",
-                     c->wildcards, "caption_prefix", c->prefix, "caption_suffix", c->suffix, "image_dir", name_of(s), "class_tokens",
-                     c->caption, "is_reg", c->is_reg);
+                     "keep_tokens_separator", c->keep_separator, "secondary_separator", word_or_null(c->secondary_separator),
+                     "enable_wildcard", c->wildcards, "caption_prefix", word_or_null(c->prefix), "caption_suffix", word_or_null(c->suffix),
+                     "resize_interpolation", TRAIN_RESIZE, "image_dir", name_of(s), "class_tokens", word_or_null(c->caption), "is_reg",
+                     c->is_reg);
 }
 
 static void count_images(const TrainDataset *d, int64_t *train, int64_t *reg)
@@ -136,14 +143,12 @@ static json_t *datasets(const TrainConf *c, const TrainDataset *d, json_t *tags)
     count_images(d, &train, &reg);
     for (int i = 0; i < train_dataset_subsets(d); i++)
         json_array_append_new(subsets, subset_info(d, train_dataset_subset(d, i)));
-    json_t *set = json_pack("{s:b, s:i, s:I, s:I, s:[i,i], s:b, s:O, s:o, s:o}", "is_dreambooth", 1, "batch_size_per_device", c->micro_batch,
-                            "num_train_images", (json_int_t)train, "num_reg_images", (json_int_t)reg, "resolution", c->resolution,
-                            c->resolution, "enable_bucket", c->bucket.enabled, "tag_frequency", tags, "bucket_info", bucket_info(d),
-                            "subsets", subsets);
-    if (set && c->bucket.enabled && !c->bucket.no_upscale) {
-        json_object_set_new(set, "min_bucket_reso", json_integer(c->bucket.min));
-        json_object_set_new(set, "max_bucket_reso", json_integer(c->bucket.max));
-    }
+    json_t *set = json_pack("{s:b, s:i, s:I, s:I, s:[i,i], s:b, s:o, s:o, s:O, s:o, s:s, s:o}", "is_dreambooth", 1, "batch_size_per_device",
+                            c->micro_batch, "num_train_images", (json_int_t)train, "num_reg_images", (json_int_t)reg, "resolution",
+                            c->resolution, c->resolution, "enable_bucket", c->bucket.enabled, "min_bucket_reso",
+                            c->bucket.enabled ? json_integer(c->bucket.min) : json_null(), "max_bucket_reso",
+                            c->bucket.enabled ? json_integer(c->bucket.max) : json_null(), "tag_frequency", tags, "bucket_info",
+                            bucket_info(d), "resize_interpolation", TRAIN_RESIZE, "subsets", subsets);
     return set ? json_pack("[o]", set) : NULL;
 }
 
@@ -171,10 +176,12 @@ static int add_buckets(TrainMeta *m, const TrainConf *c, const TrainDataset *d)
     TRY(train_meta_add(m, "ss_enable_bucket", "%s", b->enabled ? "True" : "False"));
     TRY(train_meta_add(m, "ss_bucket_no_upscale", "%s", b->enabled && b->no_upscale ? "True" : "False"));
     TRY(add_json(m, "ss_bucket_info", bucket_info(d)));
-    if (!b->enabled || b->no_upscale)
-        return 0;
-    TRY(train_meta_add(m, "ss_min_bucket_reso", "%d", b->min));
-    return train_meta_add(m, "ss_max_bucket_reso", "%d", b->max);
+    if (b->enabled) {
+        TRY(train_meta_add(m, "ss_min_bucket_reso", "%d", b->min));
+        return train_meta_add(m, "ss_max_bucket_reso", "%d", b->max);
+    }
+    TRY(train_meta_add(m, "ss_min_bucket_reso", "None"));
+    return train_meta_add(m, "ss_max_bucket_reso", "None");
 }
 
 /* Keys that kohya has once for a whole run: where all datasets agree. */

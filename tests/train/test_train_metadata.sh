@@ -14,9 +14,9 @@ PY
 
 make_config "steps: 3" "batch: 2" "micro_batch: 1" "optimizer: {lr: 1e-5}"
 straight plain
-# Times, kohya's repository, and a VAE or bucket limits where there are none.
+# Times, kohya's repository, and a VAE of its own.
 check "metadata: kohya's keys" meta plain 'keys - set(m) == {"ss_session_id", "ss_training_started_at", "ss_training_finished_at",
-    "ss_sd_scripts_commit_hash", "ss_vae_hash", "ss_vae_name", "ss_new_vae_hash", "ss_min_bucket_reso", "ss_max_bucket_reso"}'
+    "ss_sd_scripts_commit_hash", "ss_vae_hash", "ss_vae_name", "ss_new_vae_hash"}'
 check "metadata: numbers as Python writes them" meta plain '(m["ss_learning_rate"], m["ss_max_grad_norm"], m["ss_huber_c"], m["ss_steps"]) ==
     ("1e-05", "1.0", "0.1", "3")'
 check "metadata: what is off is None or False" meta plain '(m["ss_noise_offset"], m["ss_min_snr_gamma"], m["ss_multires_noise_iterations"],
@@ -38,4 +38,49 @@ make_config "steps: 4" "batch: 2" "micro_batch: 1" "optimizer: {lr: 1e-5}" "meta
 cp -r "$TMP/plain" "$TMP/again"
 check "metadata: may change when a run goes on" run again
 check "metadata: the new words are in the file" meta again 'm["modelspec.license"] == "CC-BY-4.0" and m["ss_steps"] == "4"'
+
+# The values that kohya's own code gives to the same settings on the same files (tests/peers/make_kohya_metadata.py).
+mkdir -p "$TMP/kohya/data/2_sks sign" "$TMP/kohya/reg/1_sign" "$TMP/kohya/other/2_sks sign"
+copy() { # FROM COUNT TO [with captions]
+    local f n=0
+    for f in "$ROOT/datasets/$1"/*.png; do
+        [ $((n += 1)) -le "$2" ] || break
+        cp "$f" "$TMP/kohya/$3/"
+        [ $# -lt 4 ] || [ ! -f "${f%.png}.txt" ] || cp "${f%.png}.txt" "$TMP/kohya/$3/"
+    done
+}
+copy aiga 9 "data/2_sks sign" captions
+copy stickman 3 reg/1_sign
+copy stickman 5 "other/2_sks sign" captions
+cp tests/vectors/pictures/grey16.png "$TMP/kohya/data/2_sks sign/aaa.png"
+printf 'Tag One, tag two ,, \303\211t\303\251, tag one\n' >"$TMP/kohya/data/2_sks sign/aaa.txt"
+same_values() { # NAME: as tests/vectors/metadata/kohya-values.json says, but for what names the program or a time
+    python3 - "$TMP/kohya-$1/out/lora.safetensors" "$1" <<'PY'
+import json, struct, sys
+f = open(sys.argv[1], "rb")
+ours = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))["__metadata__"]
+kohya = next(c for c in json.load(open("tests/vectors/metadata/kohya-values.json")) if c["name"] == sys.argv[2])["values"]
+own = {"ss_session_id", "ss_training_started_at", "ss_sd_scripts_commit_hash", "ss_optimizer", "ss_training_comment", "ss_base_model_version"}
+def near(a, b):
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(near(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(near, a, b))
+    return abs(a - b) < 1e-6 if isinstance(a, float) and isinstance(b, float) else a == b and type(a) is type(b)
+def same(a, b):
+    return a == b or b[:1] in "[{" and near(json.loads(a), json.loads(b))
+bad = [(k, ours.get(k), v) for k, v in kohya.items() if k not in own and not (k in ours and same(ours[k], v))]
+for k, a, v in bad:
+    print(f"{k}: {a}, kohya {v}")
+sys.exit(len(bad) > 0 or len(kohya) < 60)
+PY
+}
+for case in folders toml; do
+    python3 -c 'import json, sys
+print("\n".join(next(c for c in json.load(open("tests/vectors/metadata/kohya-values.json")) if c["name"] == sys.argv[1])["config"]))' $case >"$TMP/lines"
+    mapfile -t lines <"$TMP/lines"
+    make_config "checkpoint: {every: 100}" "${lines[@]}"
+    straight kohya-$case
+    check "metadata: values of kohya'\''s trainer, $case" same_values $case
+done
 finish
