@@ -52,27 +52,6 @@ done:
 
 /* ---- into a model ---- */
 
-static int copy_file(const char *from, const char *to)
-{
-    char buf[1 << 16];
-    IoAtomic *out = NULL;
-    size_t n;
-    FILE *in = fopen(from, "rb");
-    if (!in)
-        return err_set(ERR_IO, "%s: cannot be read", from);
-    int rc = io_atomic_open(&out, to);
-    while (rc >= 0 && (n = fread(buf, 1, sizeof buf, in)) > 0)
-        rc = io_atomic_write(out, buf, n);
-    if (rc >= 0 && ferror(in))
-        rc = err_set(ERR_IO, "%s: cannot be read", from);
-    fclose(in);
-    if (rc < 0) {
-        io_atomic_abort(out);
-        return rc;
-    }
-    return io_atomic_commit(out);
-}
-
 /* Weight files of the parts that are merged anew: not copied. */
 static int is_weights(const char *dir, const char *name)
 {
@@ -95,7 +74,7 @@ static int copy_dir(const char *from, const char *to, const char *name, int dept
         if (rc >= 0 && io_file_is_dir(a))
             rc = depth < 4 ? copy_dir(a, b, names.items[i], depth + 1) : 0;
         else if (rc >= 0 && !is_weights(name, names.items[i]))
-            rc = copy_file(a, b);
+            rc = io_file_copy(a, b, 0);
         free(a);
         free(b);
         if (rc < 0)

@@ -207,3 +207,45 @@ int io_file_write(const char *path, const void *data, size_t size)
     }
     return io_atomic_commit(a);
 }
+
+static int share_file(const char *from, IoAtomic *a)
+{
+    return unlink(a->temp) == 0 && link(from, a->temp) == 0;
+}
+
+static int copy_bytes(const char *from, IoAtomic *a)
+{
+    char buf[1 << 16];
+    size_t n;
+    FILE *in = fopen(from, "rb");
+    if (!in)
+        return err_errno("%s: open", from);
+    int rc = 0;
+    while (rc >= 0 && (n = fread(buf, 1, sizeof buf, in)) > 0)
+        rc = io_atomic_write(a, buf, n);
+    if (rc >= 0 && ferror(in))
+        rc = err_set(ERR_IO, "%s: cannot be read", from);
+    fclose(in);
+    return rc;
+}
+
+int io_file_copy(const char *from, const char *to, int share)
+{
+    struct stat a, b;
+    IoAtomic *out;
+    if (stat(from, &a) == 0 && stat(to, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+        return 0;
+    TRY(io_atomic_open(&out, to));
+    if (share && share_file(from, out))
+        return io_atomic_commit(out);
+    if (share) { /* without its file, the place is to be taken again */
+        io_atomic_abort(out);
+        TRY(io_atomic_open(&out, to));
+    }
+    int rc = copy_bytes(from, out);
+    if (rc < 0) {
+        io_atomic_abort(out);
+        return rc;
+    }
+    return io_atomic_commit(out);
+}

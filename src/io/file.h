@@ -9,6 +9,8 @@
 int io_file_read(char **out, size_t *size, const char *path, size_t max);
 /* temporary file in the same folder, fsync, rename, fsync of the folder. */
 int io_file_write(const char *path, const void *data, size_t size);
+/* A file of the same bytes. share: a hard link where the file system allows one, which takes no space; for files that nobody writes in place. */
+int io_file_copy(const char *from, const char *to, int share);
 int io_file_exists(const char *path); /* anything of that name */
 int io_file_is_dir(const char *path);
 int io_file_size(int64_t *out, const char *path);

@@ -12,7 +12,7 @@
 
 /* Keys that may change between the parts of one run without changing its result (or only the form in which it is saved). */
 static const char *const free_keys[] = {"threads:",   "patience:",  "sum_by:", "sum_bucket:",   "output:",    "cache:",      "cache_scope:", "resume:",     "steps:",  "every:",    "keep:",
-                                        "milestone:", "background:", "save_dtype:", "max_skips:", "format:", "gradient_checkpointing:",
+                                        "milestone:", "background:", "save_dtype:", "save_every:", "max_skips:", "format:", "gradient_checkpointing:",
                                         "memory:", "tensorboard:", "report:"};
 /* Blocks of such keys. */
 static const char *const free_blocks[] = {"samples:", "metadata:"};

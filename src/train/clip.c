@@ -86,12 +86,12 @@ static int text_name(const char *name, int k, char *buf, size_t size)
 }
 
 /* The pair, and the text encoder once more on its own, as a diffusers pipeline wants it. */
-static int save(TrainTask *t, const TrainState *s, const float *values)
+static int save(TrainTask *t, const TrainState *s, const float *values, const TrainPlace *to)
 {
     static const Dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     const IoMeta meta = {"format", "pt"};
     char *path;
-    TRY(train_task_save_part(t, s, values, "clip", "clip", "model.safetensors"));
+    TRY(train_task_save_part(t, s, values, to, "clip", "clip", "model.safetensors"));
     TRY(str_format(&path, "%s/text_encoder", t->conf->output));
     int rc = io_dir_make(path);
     free(path);

@@ -116,6 +116,7 @@ static const ConfField train_fields[] = {
     CONF_BOOL(TrainConf, tensorboard, "true", "write event files for TensorBoard into OUTPUT/tensorboard"),
     CONF_BOOL(TrainConf, report, "true", "write OUTPUT/loss.png and OUTPUT/report.html at the end"),
     CONF_STRUCT(TrainConf, checkpoint, &checkpoint_table, "saving the state of the run"),
+    CONF_I32(TrainConf, save_every, "0", 0, 100000000, "steps between LoRAs, embeddings or models that stay in OUTPUT/saves, to choose among; 0: only the last one"),
     CONF_ENUM(TrainConf, save_dtype, "f32", save_names, "of the saved LoRA or model"),
     CONF_STRUCT(TrainConf, metadata, &metadata_table, "words about the LoRA for its file (modelspec.*); SOURCE_DATE_EPOCH in the environment adds the day"),
     CONF_STRUCT(TrainConf, validation, &validation_table, "loss on held-out images"),
@@ -182,6 +183,8 @@ int train_conf_check(TrainConf *c, const char *path)
         return err_set(ERR_RANGE, "%s: samples are for the tasks lora, full and embedding", path);
     if (c->text_encoder && c->task != TRAIN_LORA && c->task != TRAIN_FULL)
         return err_set(ERR_RANGE, "%s: text_encoder=train is for the tasks lora and full", path);
+    if (c->save_every && !train_conf_is_diffusion(c))
+        return err_set(ERR_RANGE, "%s: save_every is for the tasks lora, full and embedding", path);
     if (c->validation.datasets.count && !train_conf_is_diffusion(c))
         return err_set(ERR_RANGE, "%s: validation is for the tasks lora, full and embedding", path);
     if (c->checkpoint.milestone % c->checkpoint.every)

@@ -218,6 +218,7 @@ typedef struct {
     TrainSamplesConf samples;
     int tensorboard, report;
     TrainCheckpointConf checkpoint;
+    int32_t save_every; /* steps between files in OUTPUT/saves; 0: none */
     int save_dtype;   /* 0 f32, 1 f16, 2 bf16: of the saved LoRA or model */
     TrainMetadataConf metadata;
     int init_random;  /* start the trained model from random weights (needs only config.json) */

@@ -248,23 +248,24 @@ static int limit(TrainTask *t, TrainState *s)
 
 /* ---- results ---- */
 
-static int save(TrainTask *t, const TrainState *s, const float *values)
+static int save(TrainTask *t, const TrainState *s, const float *values, const TrainPlace *to)
 {
     Diffusion *d = t->impl;
     const TrainConf *c = t->conf;
     static const Dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     if (c->task == TRAIN_FULL) {
         if (c->text_encoder)
-            TRY(train_task_save_part(t, s, values, "text_encoder", "text_encoder", "model.safetensors"));
-        return train_task_save_part(t, s, values, "unet", "unet", "diffusion_pytorch_model.safetensors");
+            TRY(train_task_save_part(t, s, values, to, "text_encoder", "text_encoder", "model.safetensors"));
+        TRY(train_task_save_part(t, s, values, to, "unet", "unet", "diffusion_pytorch_model.safetensors"));
+        return train_task_save_rest(t, to);
     }
     char *path;
     TRY(train_task_set_values(t, s, values));
     if (d->in.words.length)
-        TRY(train_embedding_save(&d->in.words, t));
+        TRY(train_embedding_save(&d->in.words, t, to));
     if (!d->lora)
         return 0;
-    TRY(io_path_join(&path, c->output, "lora.safetensors"));
+    TRY(train_place_file(&path, to, "lora"));
     TrainMeta meta;
     int rc = train_lora_metadata(&meta, c, t->data, d->held_data, s, d->pipe, d->noise.predict);
     if (rc >= 0)

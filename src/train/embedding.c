@@ -135,13 +135,13 @@ int train_embedding_check(const TrainEmbeddingConf *conf, const TrainDataset *da
     return 0;
 }
 
-int train_embedding_save(const TrainEmbedding *e, const TrainTask *t)
+int train_embedding_save(const TrainEmbedding *e, const TrainTask *t, const TrainPlace *to)
 {
     static const Dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     const NnParam *p = nn_params_find(t->params, TRAIN_EMBEDDING_PARAM);
     const IoMeta meta = {"format", "pt"};
     char *path;
-    TRY(io_path_join(&path, t->conf->output, "embedding.safetensors"));
+    TRY(train_place_file(&path, to, "embedding"));
     int rc = inversion_save(path, (InversionForm)e->conf->format, e->conf->token, p->data, e->conf->vectors, e->width,
                             dtypes[t->conf->save_dtype], &meta, 1);
     free(path);

@@ -31,6 +31,6 @@ int train_embedding_caption(const TrainEmbeddingConf *conf, uint64_t seed, int64
 /* ERR_NOTFOUND names an image whose caption lacks the token. */
 int train_embedding_check(const TrainEmbeddingConf *conf, const TrainDataset *data);
 /* OUTPUT/embedding.safetensors from the values in t->params. */
-int train_embedding_save(const TrainEmbedding *e, const TrainTask *t);
+int train_embedding_save(const TrainEmbedding *e, const TrainTask *t, const TrainPlace *to);
 
 #endif

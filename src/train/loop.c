@@ -168,19 +168,46 @@ static int samples_are_due(const Loop *l)
     return l->c->samples.prompts.count ? comm_any(l->comm, due) : 0;
 }
 
+static int save_is_due(const Loop *l)
+{
+    int64_t step = l->state.step;
+    return l->c->save_every && step && step < l->c->steps && step % l->c->save_every == 0;
+}
+
+/* What cannot be written is not worth the run. */
+static void save_so_far(Loop *l, const float *values)
+{
+    TrainPlace to = {0};
+    char *folder = NULL;
+    if (l->comm->rank)
+        return;
+    snprintf(to.mark, sizeof to.mark, "-%08lld", (long long)l->state.step);
+    int rc = io_path_join(&folder, l->c->output, "saves");
+    to.folder = folder;
+    if (rc >= 0)
+        rc = l->task.save(&l->task, &l->state, values, &to);
+    if (rc < 0)
+        log_warn("the files of step %lld are not in %s/saves, training goes on: %s", (long long)l->state.step, l->c->output, err_message());
+    free(folder);
+}
+
 /* With the values that would be saved, then back to those that are trained. */
 static int look(Loop *l)
 {
     TrainTask *t = &l->task;
     TrainState *s = &l->state;
-    int valid = validation_is_due(l), samples = samples_are_due(l), averages = train_optimizer_averages(s, l->c);
+    int valid = validation_is_due(l), samples = samples_are_due(l), saved = save_is_due(l), averages = train_optimizer_averages(s, l->c);
     TRY(samples);
-    if (!valid && !samples)
+    const float *values = s->param;
+    if (!valid && !samples && !saved)
         return 0;
-    if (samples || averages) { /* what is rendered, and averages, are taken from the host */
+    if (samples || saved || averages) { /* what is rendered or written, and averages, are taken from the host */
         TRY(train_step_fetch(&l->step));
-        TRY(train_step_show(&l->step, train_optimizer_values(s, l->c, l->step.grad)));
+        values = train_optimizer_values(s, l->c, l->step.grad);
+        TRY(train_step_show(&l->step, values));
     }
+    if (saved)
+        save_so_far(l, values);
     if (valid)
         TRY(validate(l));
     train_watch_at(l->watch, s->step);
@@ -265,7 +292,7 @@ static int finish(Loop *l)
         const float *values = train_optimizer_values(&l->state, l->c, l->step.grad);
         rc = train_step_show(&l->step, values); /* a task may run its graph to save */
         if (rc >= 0)
-            rc = l->task.save(&l->task, &l->state, values);
+            rc = l->task.save(&l->task, &l->state, values, &(TrainPlace){.folder = l->c->output});
         if (rc >= 0)
             rc = write_csv(l, "loss.csv", NULL, l->state.loss, l->state.step);
         if (rc >= 0 && l->state.nvalid)

@@ -1,5 +1,6 @@
 #include "train/task.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -239,39 +240,97 @@ int train_task_images(TrainTask *t, int64_t position, float *nhwc, int64_t *item
     return 0;
 }
 
-static int copy_file(const char *from_dir, const char *to_dir, const char *name)
+int train_place_file(char **path, const TrainPlace *to, const char *name)
 {
-    char *from = NULL, *to = NULL, *data = NULL;
-    size_t size = 0;
+    TRY(io_dir_make(to->folder));
+    return str_format(path, "%s/%s%s.safetensors", to->folder, name, to->mark);
+}
+
+/* FOLDER/part, or FOLDER/step-00000200/part. part "": the folder of the model. */
+static int model_folder(char **path, const TrainPlace *to, const char *part)
+{
+    return str_format(path, "%s%s%s%s%s", to->folder, to->mark[0] ? "/step" : "", to->mark, part[0] ? "/" : "", part);
+}
+
+static int copy_files(const char *from, const char *to)
+{
+    IoNames names = {0};
     int rc;
-    TRY_GOTO(io_path_join(&from, from_dir, name));
-    TRY_GOTO(io_path_join(&to, to_dir, name));
-    TRY_GOTO(io_file_read(&data, &size, from, 1 << 24));
-    TRY_GOTO(io_file_write(to, data, size));
+    TRY_GOTO(io_dir_make(to));
+    TRY_GOTO(io_dir_list(&names, from, NULL));
+    for (int i = 0; rc >= 0 && i < names.count; i++) {
+        char *a = NULL, *b = NULL;
+        rc = io_path_join(&a, from, names.items[i]);
+        if (rc >= 0)
+            rc = io_path_join(&b, to, names.items[i]);
+        if (rc >= 0 && !io_file_is_dir(a))
+            rc = io_file_copy(a, b, 1);
+        free(a);
+        free(b);
+    }
 done:
-    free(from);
-    free(to);
-    free(data);
+    io_names_deinit(&names);
     return rc;
 }
 
-int train_task_save_part(TrainTask *t, const TrainState *s, const float *values, const char *root, const char *part,
+static int save_other_part(const TrainTask *t, const TrainPlace *to, const char *part)
+{
+    char *from = NULL, *dir = NULL;
+    int rc, trained = !strcmp(part, "unet") || (t->conf->text_encoder && !strcmp(part, "text_encoder"));
+    if (trained)
+        return 0;
+    TRY_GOTO(io_path_join(&from, t->conf->model, part));
+    TRY_GOTO(model_folder(&dir, to, part));
+    if (io_file_is_dir(from))
+        rc = copy_files(from, dir);
+done:
+    free(from);
+    free(dir);
+    return rc;
+}
+
+int train_task_save_rest(const TrainTask *t, const TrainPlace *to)
+{
+    char *index = NULL, *path = NULL, *dir = NULL;
+    json_t *parts = NULL, *value;
+    const char *part;
+    int rc;
+    TRY_GOTO(io_path_join(&index, t->conf->model, "model_index.json"));
+    TRY_GOTO(model_folder(&dir, to, ""));
+    TRY_GOTO(io_path_join(&path, dir, "model_index.json"));
+    parts = json_load_file(index, 0, NULL);
+    json_object_foreach(parts, part, value)
+        if (json_is_array(value) && rc >= 0)
+            rc = save_other_part(t, to, part);
+    if (parts && rc >= 0)
+        rc = io_file_copy(index, path, 0);
+done:
+    json_decref(parts);
+    free(index);
+    free(path);
+    free(dir);
+    return rc;
+}
+
+int train_task_save_part(TrainTask *t, const TrainState *s, const float *values, const TrainPlace *to, const char *root, const char *part,
                          const char *file)
 {
-    char *from = NULL, *to = NULL, *path = NULL;
+    char *from = NULL, *dir = NULL, *path = NULL, *config = NULL;
     static const Dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     const IoMeta meta = {"format", "pt"};
     int rc;
-    TRY_GOTO(io_path_join(&from, t->conf->model, part));
-    TRY_GOTO(io_path_join(&to, t->conf->output, part));
-    TRY_GOTO(io_dir_make(to));
-    TRY_GOTO(copy_file(from, to, "config.json"));
+    TRY_GOTO(str_format(&from, "%s/%s/config.json", t->conf->model, part));
+    TRY_GOTO(model_folder(&dir, to, part));
+    TRY_GOTO(io_dir_make(dir));
+    TRY_GOTO(io_path_join(&config, dir, "config.json"));
+    TRY_GOTO(io_file_copy(from, config, 0));
     TRY_GOTO(train_task_set_values(t, s, values));
-    TRY_GOTO(io_path_join(&path, to, file));
+    TRY_GOTO(io_path_join(&path, dir, file));
     TRY_GOTO(nn_params_save(t->params, root, path, dtypes[t->conf->save_dtype], NULL, &meta, 1));
 done:
     free(from);
-    free(to);
+    free(dir);
     free(path);
+    free(config);
     return rc;
 }

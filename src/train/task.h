@@ -13,6 +13,12 @@
 
 typedef struct TrainTask TrainTask;
 
+/* Where users find what was trained. */
+typedef struct {
+    const char *folder; /* OUTPUT; OUTPUT/saves while the run goes on */
+    char mark[16];      /* behind the names of files there, and of a folder `step` for parts of a model: ""; "-00000200" */
+} TrainPlace;
+
 /* The training graph for images of one size. All of a task's have the same parameters in the same order. */
 typedef struct {
     Graph *g;
@@ -46,9 +52,9 @@ struct TrainTask {
     int (*validate)(TrainTask *t, double *loss);
     /* After every optimizer step, when the new values are in params: may change them there and in s->param alike. NULL: nothing. */
     int (*limit)(TrainTask *t, TrainState *s);
-    /* Writes what users want from the run into the output folder: LoRA file or model part. values: trained values in slot order
-     * (weights or their running average). Called on rank 0. */
-    int (*save)(TrainTask *t, const TrainState *s, const float *values);
+    /* Writes what users want from the run: LoRA file, embedding or model. values: trained values in slot order (weights or their running
+     * average), which the parameters hold afterwards. Called on rank 0. */
+    int (*save)(TrainTask *t, const TrainState *s, const float *values, const TrainPlace *to);
     void (*close)(TrainTask *t);
     void *impl;
 };
@@ -88,8 +94,12 @@ int train_task_set_values(TrainTask *t, const TrainState *s, const float *values
 int train_task_keep_shape(TrainTask *t, int *k);
 /* micro_batch images of a position as floats -1..1, NHWC. items: their numbers (may be NULL). */
 int train_task_images(TrainTask *t, int64_t position, float *nhwc, int64_t *items);
-/* Saves the parameters under root to OUTPUT/<part>/<file> with the config.json of MODEL/<part>. */
-int train_task_save_part(TrainTask *t, const TrainState *s, const float *values, const char *root, const char *part,
+/* Saves the parameters under root to <part>/<file> with the config.json of MODEL/<part>. */
+int train_task_save_part(TrainTask *t, const TrainState *s, const float *values, const TrainPlace *to, const char *root, const char *part,
                          const char *file);
+/* The parts of MODEL that were not trained, beside those that were: a whole model folder. They share their files with MODEL where they can. */
+int train_task_save_rest(const TrainTask *t, const TrainPlace *to);
+/* NAME.safetensors there; the folder is made. */
+int train_place_file(char **path, const TrainPlace *to, const char *name);
 
 #endif

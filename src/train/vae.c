@@ -122,10 +122,10 @@ static int write_scaling(const TrainConf *c, double scaling)
     return rc;
 }
 
-static int save(TrainTask *t, const TrainState *s, const float *values)
+static int save(TrainTask *t, const TrainState *s, const float *values, const TrainPlace *to)
 {
     double scaling;
-    TRY(train_task_save_part(t, s, values, "vae", "vae", "diffusion_pytorch_model.safetensors"));
+    TRY(train_task_save_part(t, s, values, to, "vae", "vae", "diffusion_pytorch_model.safetensors"));
     if (!t->conf->init_random)
         return 0;
     TRY(measure_scaling(t, &scaling)); /* a new VAE has latents of its own scale */

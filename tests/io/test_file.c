@@ -86,6 +86,33 @@ static void test_io_file__abort_leaves_the_old_file(void **state)
     io_atomic_abort(NULL);
 }
 
+static void test_io_file__copies_and_shares(void **state)
+{
+    char *from = in(state, "a"), *to = in(state, "b"), *got;
+    struct stat a, b;
+    size_t size;
+    assert_int_equal(io_file_copy(from, to, 1), ERR_NOTFOUND);
+    assert_int_equal(io_file_write(from, "one", 3), 0);
+    for (int share = 0; share < 2; share++) {
+        assert_int_equal(io_file_write(to, "old", 3), 0);
+        assert_int_equal(io_file_copy(from, to, share), 0);
+        assert_int_equal(io_file_copy(from, to, share), 0);
+        assert_int_equal(io_file_read(&got, &size, to, 100), 0);
+        assert_string_equal(got, "one");
+        free(got);
+        assert_int_equal(stat(from, &a) | stat(to, &b), 0);
+        assert_int_equal(a.st_ino == b.st_ino, share);
+    }
+    assert_int_equal(io_file_write(to, "two", 3), 0); /* a writer parts them */
+    assert_int_equal(io_file_read(&got, &size, from, 100), 0);
+    assert_string_equal(got, "one");
+    free(got);
+    IoNames names = {0};
+    assert_int_equal(io_dir_list(&names, (char *)*state, NULL), 0);
+    assert_int_equal(names.count, 2);
+    io_names_deinit(&names);
+}
+
 static void test_io_file__failed_commit_keeps_the_old_file(void **state)
 {
     IoAtomic *a;
@@ -215,6 +242,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_io_file__write_and_read),
         T(test_io_file__abort_leaves_the_old_file),
+        T(test_io_file__copies_and_shares),
         T(test_io_file__failed_commit_keeps_the_old_file),
         T(test_io_file__full_disk_keeps_the_old_file),
         T(test_io_file__temps_of_killed_runs_are_removed),
