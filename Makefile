@@ -241,7 +241,7 @@ check-cli: atelier ## whole runs of ./atelier: training, sweeps, resume, bad inp
 SLURM_APT := slurmctld slurmd slurm-client munge
 check-slurm: atelier ## jobs on a real Slurm on this machine (installs it; needs root)
 	@[ "$$(id -u)" != 0 ] || tests/deps.sh $(SLURM_APT)
-	@tests/run.sh tests/slurm/sbatch.sh tests/slurm/submit.sh
+	@TEST_TIMEOUT=$${TEST_TIMEOUT:-1200} tests/run.sh tests/slurm/sbatch.sh tests/slurm/submit.sh
 
 check-cloud: atelier build/s3-venv/ready ## object storage, several hosts (root and Python packages; skips without)
 	@tests/run.sh $(wildcard tests/cloud/*.sh)

@@ -85,11 +85,12 @@ node_lost() {
     [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ] && ! timeout 60 srun --overlap --mpi=none -N "$SLURM_JOB_NUM_NODES" -n "$SLURM_JOB_NUM_NODES" \
         --ntasks-per-node=1 true 2>/dev/null && job_shows "" && say "not all nodes answer"
 }
-# Whether to go on in another turn. A rank that is a little later than the others to end with code 3 is killed by srun: 137, 143.
+# Whether to go on in another turn. A rank that is a little later than the others to end with code 3 is killed by srun: 137, 143; one that
+# has only just started, by the warning itself: 138.
 again() {
     case $code in
     0) return 1 ;;
-    3 | 137 | 143) [ -n "$warned" ] || preempted || node_lost ;;
+    3 | 137 | 138 | 143) [ -n "$warned" ] || preempted || node_lost ;;
     *) node_lost ;;
     esac
 }

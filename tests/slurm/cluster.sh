@@ -61,9 +61,9 @@ PreemptMode=REQUEUE
 GresTypes=gpu
 ReturnToService=2
 SlurmctldTimeout=30
-SlurmdTimeout=60
+SlurmdTimeout=120
 InactiveLimit=0
-KillWait=5
+KillWait=10
 MinJobAge=600
 OverTimeLimit=0
 MailProg=/bin/true
@@ -72,7 +72,7 @@ C
         for i in $(seq 1 "$n"); do
             echo "NodeName=node$i NodeAddr=127.0.0.1 NodeHostname=$host Port=$((port + i)) CPUs=4 Boards=1 SocketsPerBoard=1 CoresPerSocket=4 ThreadsPerCore=1 RealMemory=4000 Gres=gpu:2 State=UNKNOWN"
         done
-        echo "PartitionName=gpu Nodes=node[1-$n] Default=YES MaxTime=2:00:00 State=UP OverSubscribe=NO PriorityTier=1 PreemptMode=REQUEUE GraceTime=20"
+        echo "PartitionName=gpu Nodes=node[1-$n] Default=YES MaxTime=2:00:00 State=UP OverSubscribe=NO PriorityTier=1 PreemptMode=REQUEUE GraceTime=120"
         echo "PartitionName=urgent Nodes=node[1-$n] MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=10 PreemptMode=OFF"
     } >"$S/etc/slurm.conf"
     for i in 0 1; do mknod "$S/dev/gpu$i" c 1 3 2>/dev/null || : >"$S/dev/gpu$i"; done # a container may forbid devices
@@ -80,9 +80,9 @@ C
     export SLURM_CONF=$S/etc/slurm.conf
     /usr/sbin/slurmctld -f "$SLURM_CONF" || return 1
     for i in $(seq 1 "$n"); do node_start "node$i" || return 1; done
-    for i in $(seq 100); do
-        [ "$(timeout 5 sinfo -h -N -p gpu -t idle -o %N 2>/dev/null | wc -l)" -eq "$n" ] && return 0
-        sleep 0.1
+    for i in $(seq 300); do
+        [ "$(timeout 10 sinfo -h -N -p gpu -t idle -o %N 2>/dev/null | wc -l)" -eq "$n" ] && return 0
+        sleep 0.2
     done
     sinfo
     return 1
@@ -96,17 +96,17 @@ cluster_patience() {
     sed -i "s/^SlurmdTimeout=.*/SlurmdTimeout=$1/" "$SLURM_CONF"
     scontrol reconfigure
 }
-# kill -9 of a node's daemon and of all that it started.
+# kill -9 of a node's daemons, then of all that they started: a daemon that saw its job die would report that.
 node_kill() {
-    local p parent list
-    list=$(cat "$S/run/slurmd.$1.pid")
+    local p parent daemons list=
+    daemons=$(cat "$S/run/slurmd.$1.pid")
     for p in /proc/[0-9]*; do
         grep -qz "^SLURM_CONF=$SLURM_CONF\$" "$p/environ" 2>/dev/null && grep -qz "^SLURMD_NODENAME=$1\$" "$p/environ" || continue
         list="$list ${p#/proc/}"
         parent=$(awk '/^PPid:/ {print $2}' "$p/status")
-        [ "$(cat "/proc/$parent/comm" 2>/dev/null)" = slurmstepd ] && list="$list $parent"
+        [ "$(cat "/proc/$parent/comm" 2>/dev/null)" = slurmstepd ] && daemons="$daemons $parent"
     done
-    kill -9 $list 2>/dev/null
+    kill -9 $daemons $list 2>/dev/null
 }
 cluster_stop() {
     local p
@@ -118,15 +118,16 @@ cluster_stop() {
 }
 job_state() { scontrol -o show job "$1" 2>/dev/null | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' | sort -u | tr '\n' ' '; }
 job_field() { scontrol -o show job "$1" | sed -n "s/.* $2=\([^ ]*\).*/\1/p" | head -n 1; }
-wait_state() { # JOB SECONDS STATE...: until its state is one of them
-    local job=$1 i s want
-    i=$(($2 * 5))
-    shift 2
+wait_state() { # JOB STATE: until it is in it, or will never be
+    local i=1500 s
     while [ $((i -= 1)) -gt 0 ]; do
-        s=$(job_state "$job")
-        for want in "$@"; do [ "$s" = "$want " ] && return 0; done
+        s=$(job_state "$1")
+        case $s in
+        "$2 ") return 0 ;;
+        COMPLETED\ | CANCELLED\ | FAILED\ | TIMEOUT\ | OUT_OF_MEMORY\ ) break ;;
+        esac
         sleep 0.2
     done
-    echo "job $job is ${s:-gone}, not $*"
+    echo "job $1 is ${s:-gone}, not $2"
     return 1
 }

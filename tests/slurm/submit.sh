@@ -21,7 +21,7 @@ status() { (cd "$TMP/$1" && "$BIN" status "${@:2}"); }
 submit two ../train.yaml job.nodes=2
 [ -n "$id" ] && ok "submit: accepted" || not_ok "submit: accepted" "$(cat "$TMP/two.err")"
 check "submit: says what it takes" grep -q "2 x 1 ranks of" "$TMP/two.err"
-check "submit: ends" wait_state "${id:-0}" 60 COMPLETED
+check "submit: ends" wait_state "${id:-0}" COMPLETED
 check "submit: same bytes" cmp "$TMP/calm/out/lora.safetensors" "$TMP/two/out/lora.safetensors" # checkpoints hold the place of the cache
 check "submit: two nodes, one GPU each" grep -q "2 tasks on 2 nodes" "$TMP"/two/out/slurm/*.log
 check "submit: nothing stays in the scratch folder" test -z "$(ls "$TMP/scratch" 2>/dev/null)"
@@ -33,12 +33,12 @@ check "status: by the configuration" grep -q "step 60 of 60" <(status two ../tra
 # Warned, back in the queue, and seen there.
 run calm150 steps=150
 submit back ../train.yaml steps=150 job.nodes=2
-i=300; while [ -z "$(last_checkpoint back)" ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
+i=1200; while [ -z "$(last_checkpoint back)" ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
 out=$(cd "$TMP/back" && "$BIN" submit ../train.yaml steps=150 2>&1) && not_ok "refused: a second job for the same folder" "$out" ||
     check "refused: a second job for the same folder" grep -q "job $id of out is in the queue" <(echo "$out")
 check "status: running" grep -qE "job $id +RUNNING" <(status back out)
 scancel --signal=USR1 --batch "$id"
-check "submit: ends after a warning" wait_state "$id" 90 COMPLETED
+check "submit: ends after a warning" wait_state "$id" COMPLETED
 check "submit: same bytes after a warning" cmp "$TMP/calm150/out/lora.safetensors" "$TMP/back/out/lora.safetensors" # checkpoints hold the place of the cache
 check "submit: restart is logged" grep -q "restarts 1" "$TMP"/back/out/slurm/*.log
 
@@ -52,7 +52,7 @@ E
 (mkdir -p "$TMP/arr" && cd "$TMP/arr" && "$BIN" sweep ../sweep.yaml output=ref) >"$TMP/ref.log" 2>&1
 submit arr ../sweep.yaml job.shards=4 job.parallel=2
 join=$(sed -n 's/^join job //p' "$TMP/arr.out")
-check "submit: shards and their join end" wait_state "${join:-0}" 90 COMPLETED
+check "submit: shards and their join end" wait_state "${join:-0}" COMPLETED
 pixels() { h5dump -d meta/pixels_sha256 "$1" | tail -n +2; }
 check "submit: shards give the images of one run" cmp <(pixels "$TMP/arr/ref/run.h5") <(pixels "$TMP/arr/run/run.h5")
 check "submit: four shards" test "$(ls "$TMP"/arr/run/slurm/atelier-sweep-*_*.log | wc -l)" -eq 4
