@@ -23,7 +23,7 @@ static int expected(const ConfField *f, const ConfNode *n, int code, const char 
 
 static int in_bounds(const ConfField *f, double x)
 {
-    return x >= f->min && x <= f->max;
+    return x >= f->min && x <= f->max && !(conf_is_automatic(f) && x > -1 && x < 0);
 }
 
 /* ERR_FORMAT or ERR_RANGE, without a message, where the text is not a value of this field. */
@@ -228,14 +228,34 @@ const ConfField *conf_field_find(const ConfTable *t, const char *key, size_t n)
     return NULL;
 }
 
+/* Dotted path of a key of this name in the structs below, the nearest first; 0 when there is none. */
+static int find_below(const ConfTable *t, const char *key, char *out, size_t size)
+{
+    for (int deep = 0; deep < 2; deep++)
+        for (int i = 0; i < t->count; i++) {
+            const ConfField *f = &t->fields[i];
+            int list = f->type == CONF_TYPE_STRUCTS;
+            if (f->type != CONF_TYPE_STRUCT && !list)
+                continue;
+            int n = snprintf(out, size, "%s%s.", f->key, list ? "[]" : "");
+            if (n < 0 || (size_t)n >= size)
+                continue;
+            if (!deep && conf_field_find(f->table, key, strlen(key)))
+                return snprintf(out + n, size - (size_t)n, "%s", key) > 0;
+            if (deep && find_below(f->table, key, out + n, size - (size_t)n))
+                return 1;
+        }
+    return 0;
+}
+
 int conf_unknown_key(const ConfTable *t, const ConfNode *where, const char *path, const char *key)
 {
     const char *names[256];
     int count = t->count < 256 ? t->count : 256;
     for (int i = 0; i < count; i++)
         names[i] = t->fields[i].key;
-    const char *near = str_nearest(key, names, count);
-    char full[CONF_PATH_MAX];
+    char full[CONF_PATH_MAX], below[CONF_PATH_MAX];
+    const char *near = find_below(t, key, below, sizeof below) ? below : str_nearest(key, names, count);
     snprintf(full, sizeof full, "%s%s%s", path, *path ? "." : "", key);
     if (near)
         return conf_node_error(where, ERR_NOTFOUND, full, "unknown key (did you mean '%s'?)", near);

@@ -164,6 +164,10 @@ int conf_node_i64(const ConfNode *n, const char *what, int64_t *out);
 int conf_node_u64(const ConfNode *n, const char *what, uint64_t *out);
 int conf_node_f64(const ConfNode *n, const char *what, double *out);
 int conf_node_bool(const ConfNode *n, const char *what, int *out);
+/* "none or a map" -> "FILE:LINE: key 'what': expected none or a map, got 'text'" */
+int conf_node_expected(const ConfNode *n, int code, const char *what, const char *expected);
+/* "FILE:LINE: key 'what'" */
+void conf_node_place(const ConfNode *n, const char *what, char *out, size_t size);
 /* err_set(code, "FILE:LINE: key 'what': ...") */
 int conf_node_error(const ConfNode *n, int code, const char *what, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

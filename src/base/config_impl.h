@@ -19,8 +19,6 @@ int conf_node_own_source(ConfNode *n, const char *name);
 int conf_node_append(ConfNode *parent, char *key, ConfNode *child);
 /* ERR_FORMAT when nested deeper than CONF_NODE_DEPTH_MAX. */
 int conf_node_check_depth(const ConfNode *n, const char *what);
-/* "key 'what': expected X, got 'text'" */
-int conf_node_expected(const ConfNode *n, int code, const char *what, const char *expected);
 
 /* PATH: longest dotted key in messages; longer ones are cut. KEY: longest key that is read. DEPTH: of a document; a
  * free-form subtree may use NODE_DEPTH of it, so that it can be written below some structs and read again. */
@@ -31,6 +29,8 @@ const ConfField *conf_field_find(const ConfTable *t, const char *key, size_t n);
 /* ERR_NOTFOUND with the nearest known key. `path`: of the struct. */
 int conf_unknown_key(const ConfTable *t, const ConfNode *where, const char *path, const char *key);
 
+/* Whether -1, the default, stands for "as it follows from other settings": other values are 0 or more. */
+int conf_is_automatic(const ConfField *f);
 /* "an integer in 1..1024": what a field takes, for messages and help. */
 void conf_field_expect(const ConfField *f, StrBuf *out);
 /* A number as it appears in bounds: 1e-08, 1024, 8GiB. */

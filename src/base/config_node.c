@@ -25,6 +25,16 @@ void conf_node_destroy(ConfNode *n)
     free(n);
 }
 
+void conf_node_place(const ConfNode *n, const char *what, char *out, size_t size)
+{
+    const char *source = n->source ? n->source : "?";
+    int key = what && *what;
+    char line[32] = "";
+    if (n->line > 0)
+        snprintf(line, sizeof line, ":%d", n->line);
+    snprintf(out, size, "%.400s%s%s%s%s", source, line, key ? ": key '" : "", key ? what : "", key ? "'" : "");
+}
+
 int conf_node_error(const ConfNode *n, int code, const char *what, const char *fmt, ...)
 {
     char text[1024];
@@ -32,13 +42,9 @@ int conf_node_error(const ConfNode *n, int code, const char *what, const char *f
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    const char *source = n->source ? n->source : "?";
-    char where[32] = "";
-    if (n->line > 0)
-        snprintf(where, sizeof where, ":%d", n->line);
-    if (!what || !*what)
-        return err_set(code, "%s%s: %s", source, where, text);
-    return err_set(code, "%s%s: key '%s': %s", source, where, what, text);
+    char place[CONF_PATH_MAX + 512];
+    conf_node_place(n, what, place, sizeof place);
+    return err_set(code, "%s: %s", place, text);
 }
 
 int conf_node_scalar(ConfNode **out, const char *text, size_t size, int plain, int line, const char *source)
@@ -142,7 +148,10 @@ static int next_event(Reader *r, yaml_event_t *e)
     if (r->yaml.error == YAML_READER_ERROR)
         return err_set(ERR_FORMAT, "%s: not valid YAML: byte %zu: %s", r->name, r->yaml.problem_offset,
                        r->yaml.problem ? r->yaml.problem : "unreadable");
-    return err_set(ERR_FORMAT, "%s:%d: not valid YAML: %s", r->name, line, r->yaml.problem ? r->yaml.problem : "?");
+    const char *problem = r->yaml.problem ? r->yaml.problem : "?";
+    int token = strstr(problem, "cannot start any token") != NULL;
+    return err_set(ERR_FORMAT, "%s:%d: not valid YAML: %s%s", r->name, line, problem,
+                   token ? " (indent with spaces, not tabs; quote texts with special characters)" : "");
 }
 
 static int is_null_text(const char *s)

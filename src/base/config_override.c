@@ -58,6 +58,12 @@ static int parse_value(ConfNode **out, const ConfField *f, const char *value)
     return rc;
 }
 
+static int read_value(ConfNode **out, const Assignment *a, const ConfField *f)
+{
+    TRY_CTX(parse_value(out, f, a->value), "key '%s'", a->path);
+    return 0;
+}
+
 static void forget_lines(ConfNode *n)
 {
     n->line = 0;
@@ -115,7 +121,7 @@ static int graft(Assignment *a, ConfNode *map, ConfNode *child)
 static int set_below_node(Assignment *a, const ConfField *f, void *conf)
 {
     ConfNode **root = &CONF_AT(ConfNode *, f, conf), *child;
-    TRY(parse_value(&child, f, a->value));
+    TRY(read_value(&child, a, f));
     forget_lines(child);
     if (!*root) {
         int rc = conf_node_container(root, CONF_NODE_MAP, 0, SOURCE);
@@ -131,7 +137,7 @@ static int set_below_node(Assignment *a, const ConfField *f, void *conf)
 static int set_whole(Assignment *a, const ConfField *f, void *conf)
 {
     ConfNode *n;
-    TRY(parse_value(&n, f, a->value));
+    TRY(read_value(&n, a, f));
     forget_lines(n);
     int rc = conf_field_set(f, conf, n, a->path);
     conf_node_destroy(n);

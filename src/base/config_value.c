@@ -106,6 +106,11 @@ void conf_add_bound(StrBuf *out, ConfType type, double x)
         str_add_number(out, x, 0);
 }
 
+int conf_is_automatic(const ConfField *f)
+{
+    return (f->type == CONF_TYPE_F32 || f->type == CONF_TYPE_F64) && f->def && strcmp(f->def, "-1") == 0;
+}
+
 static void add_range(StrBuf *out, const ConfField *f)
 {
     int low = isfinite(f->min), high = isfinite(f->max);
@@ -141,7 +146,14 @@ void conf_field_expect(const ConfField *f, StrBuf *out)
     case CONF_TYPE_I64: str_add(out, "an integer"); break;
     case CONF_TYPE_U64: str_add(out, "an integer in 0..18446744073709551615"); return;
     case CONF_TYPE_F32:
-    case CONF_TYPE_F64: str_add(out, "a number"); break;
+    case CONF_TYPE_F64:
+        str_add(out, "a number");
+        if (!conf_is_automatic(f))
+            break;
+        str_add(out, " in 0..");
+        conf_add_bound(out, f->type, f->max);
+        str_add(out, ", or -1");
+        return;
     case CONF_TYPE_SIZE: str_add(out, "a size like 512MiB or 8GiB"); break;
     case CONF_TYPE_STR: str_add(out, "text"); return;
     case CONF_TYPE_ENUM:

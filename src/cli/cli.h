@@ -51,6 +51,9 @@ int cli_config_args(int argc, char **argv, const char **path, const char **overr
 
 /* Whether a configuration is of a sweep: it has the key `axes` or `prompt`. */
 int cli_config_is_sweep(const char *path, int *yes);
+/* rc of reading a configuration. Where it is an unknown or missing key because the file is one of the other kind (training, sweep), the
+ * message says that instead. */
+int cli_config_other(int rc, const char *path, int want_sweep);
 /* All keys of a sweep's or training's configuration as YAML; src/cli/lock.c. */
 int cli_config_resolved(const char *path, const char *const *overrides, int count, StrBuf *out);
 /* Compares CONFIG.lock, where it is there, with what is read now: a warning, or with `locked` an error; then its absence is one too. */

@@ -104,7 +104,7 @@ int cli_config_args(int argc, char **argv, const char **path, const char **overr
         else if (argv[i][0] == '-' && argv[i][1])
             return cli_usage(argv[0], "unknown option '%s'", argv[i]);
         else if (*path)
-            return cli_usage(argv[0], "one configuration file expected, got '%s' and '%s'", *path, argv[i]);
+            return cli_usage(argv[0], "one configuration file expected, got '%s' and '%s' (settings are key=value)", *path, argv[i]);
         else
             *path = argv[i];
     }
@@ -146,6 +146,24 @@ int cli_number(const char *command, const char *option, const char *text, int64_
     if (errno || end == text || *end || *out < lo || *out > hi)
         return cli_usage(command, "%s: expected a number %lld..%lld, got '%s'", option, (long long)lo, (long long)hi, text);
     return 0;
+}
+
+int cli_config_other(int rc, const char *path, int want_sweep)
+{
+    ConfNode *root;
+    char *text;
+    size_t size;
+    if (rc != ERR_NOTFOUND || !path || io_file_read(&text, &size, path, (size_t)16 << 20) < 0)
+        return rc;
+    if (conf_node_parse(&root, text, size, path) >= 0) {
+        if (!want_sweep && conf_node_find(root, "axes"))
+            err_set(rc, "%s: has axes, so it is the configuration of a sweep: atelier sweep %s", path, path);
+        else if (want_sweep && conf_node_find(root, "datasets"))
+            err_set(rc, "%s: has datasets, so it is the configuration of a training: atelier train %s", path, path);
+        conf_node_destroy(root);
+    }
+    free(text);
+    return rc;
 }
 
 int cli_config_is_sweep(const char *path, int *yes)

@@ -81,7 +81,7 @@ static int read_conf(const Args *a, TrainConf *c, int *alone)
     const char *ext = io_path_ext(a->path);
     *alone = strcmp(ext, ".yaml") != 0 && strcmp(ext, ".yml") != 0;
     if (!*alone)
-        return train_conf_read(c, a->path, a->overrides, a->count);
+        return cli_config_other(train_conf_read(c, a->path, a->overrides, a->count), a->path, 0);
     StrBuf b;
     const char **o = calloc((size_t)a->count + 3, sizeof *o);
     if (!o)

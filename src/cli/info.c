@@ -65,6 +65,8 @@ int cli_info(int argc, char **argv)
     if (cli_wants_help(argc, argv))
         return cli_help(usage, NULL);
     Comm comm;
+    if (argc > 1)
+        return cli_exit(cli_usage("info", "unexpected '%s'", argv[1]));
     int rc = comm_init(&comm, &argc, &argv);
     if (rc < 0)
         return cli_exit(rc);

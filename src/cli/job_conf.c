@@ -18,7 +18,7 @@ static const ConfField fields[] = {
     CONF_I32(JobConf, tasks_per_node, "1", 1, 4096, "ranks on a node: its GPUs"),
     CONF_I32(JobConf, gpus_per_task, "-1", -1, 64, "-1: 1 where the partition has GPUs and the configuration may use them"),
     CONF_I32(JobConf, cpus_per_task, "0", 0, 4096, "cores of a rank; 0: those of a node, shared among its ranks"),
-    CONF_SIZE(JobConf, memory, "0", 0, 1e15, "of a node; 0: by the plan, with a fifth and 1 GiB for the system to spare"),
+    CONF_SIZE(JobConf, memory, "0", 0, 0x1p50, "of a node; 0: by the plan, with a fifth and 1 GiB for the system to spare"),
     CONF_STR(JobConf, time, "", "limit as for sbatch --time; empty: by the plan, three times as long. A run goes on in a new job at the limit"),
     CONF_I32(JobConf, shards, "0", 0, 100000, "of a sweep, each a job of its own, joined by one more; 0: one job"),
     CONF_I32(JobConf, parallel, "0", 0, 100000, "shards that may run at once; 0: all"),
@@ -31,7 +31,7 @@ static const ConfField fields[] = {
     CONF_STR(JobConf, scratch, "${SLURM_TMPDIR:-${TMPDIR:-/tmp}}", "node-local folder for files that may be lost; empty: none"),
     CONF_STRS(JobConf, options, "[]", 0, 100, "more of sbatch's, such as --reservation=art"),
     CONF_F64(JobConf, tflops, "0", 0, 1e6, "sustained TFLOP/s of a rank, for the time; 0: measured on this machine"),
-    CONF_SIZE(JobConf, gpu_memory, "0", 0, 1e15, "of one GPU, so that what does not fit is refused; 0: not checked"),
+    CONF_SIZE(JobConf, gpu_memory, "0", 0, 0x1p50, "of one GPU, so that what does not fit is refused; 0: not checked"),
 };
 const ConfTable job_conf_table = CONF_TABLE(JobConf, fields);
 

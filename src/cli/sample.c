@@ -4,12 +4,14 @@
 
 #include "base/progress.h"
 #include "cli/cli.h"
+#include "io/file.h"
+#include "sweep/picture.h"
 #include "sweep/record.h"
 #include "sweep/sweep.h"
 
 static const char usage[] =
-    "usage: atelier sample MODEL \"PROMPT\" [-o FILE.png] [--lora FILE[:SCALE]]... [key=value ...]\n\n"
-    "Renders one image (sample.png) with all keys of a sweep configuration but the axes.\n"
+    "usage: atelier sample MODEL \"PROMPT\" [-o FILE.png|.jpg|.webp] [--lora FILE[:SCALE]]... [key=value ...]\n\n"
+    "Renders one image (sample.png) with all keys of a sweep configuration but model, prompt, output and axes.\n"
     "From a picture: source=FILE strength=0.6; inpainting: mask=FILE beside it; a second, larger pass:\n"
     "hires.upscale=latent-bicubic hires.scale=1.5; the noise of another seed mixed in: variation_seed=2\n"
     "variation_strength=0.2. docs/sweeps.md says more.\n"
@@ -96,6 +98,27 @@ static int make_conf(SweepConf *c, const Args *a, const char *const *overrides, 
     return c->axes ? err_set(ERR_USAGE, "axes: one image has none; use atelier sweep") : 0;
 }
 
+/* Before the work: the format of the file and its folder. */
+static int check_out(const char *path, PictureFormat *format)
+{
+    char *dir;
+    TRY_CTX(picture_format_of(format, path), "-o");
+    TRY(io_path_dir(&dir, path));
+    int rc = io_file_is_dir(dir) ? 0 : err_set(ERR_NOTFOUND, "-o %s: there is no folder %s", path, dir);
+    free(dir);
+    return rc;
+}
+
+static int save(const SweepRecord *rec, const char *path, const IoImage *img, PictureFormat format)
+{
+    StrBuf json;
+    str_init(&json);
+    sweep_record_json(rec, &json);
+    int rc = picture_write(path, img, json.data, &(PictureStyle){format, 95, 1});
+    str_deinit(&json);
+    return rc;
+}
+
 static int sample(const SweepConf *c, const char *path)
 {
     SweepGrid grid = {0};
@@ -108,7 +131,9 @@ static int sample(const SweepConf *c, const char *path)
     SweepRecord rec;
     char hex[HASH_HEX_SIZE];
     Progress p;
+    PictureFormat format;
     int rc;
+    TRY_GOTO(check_out(path, &format));
     TRY_GOTO(sweep_grid_init(&grid, c));
     TRY_GOTO(sweep_item_load(&grid, 0, &it));
     sweep_conf_render(c, &rc_conf);
@@ -123,7 +148,7 @@ static int sample(const SweepConf *c, const char *path)
         goto done;
     TRY_GOTO(sweep_pixels_hash(hex, &result.image));
     TRY_GOTO(sweep_record_make(&rec, r, c, &it, &s, hex));
-    TRY_GOTO(sweep_record_save(&rec, path, &result.image));
+    TRY_GOTO(save(&rec, path, &result.image, format));
     printf("%s\n", path);
 done:
     render_result_deinit(&result);

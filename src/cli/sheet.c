@@ -36,6 +36,8 @@ static int parse(Args *a, int argc, char **argv)
             return cli_usage("sheet", "one run.h5 expected, got '%s' and '%s'", a->run, argv[i]);
         a->run = argv[i];
     }
+    if (!str_ends_with(a->out, ".png") && !str_ends_with(a->out, ".pdf"))
+        return cli_usage("sheet", "--out '%s': expected FILE.png or FILE.pdf", a->out);
     return a->run ? 0 : cli_usage("sheet", "a run.h5 is expected");
 }
 

@@ -150,7 +150,9 @@ static int print_steps(const char *dir, int32_t steps)
         if (isfinite(loss))
             printf(", loss %.4f", loss);
         if (pace > 0)
-            printf(", %.2f s a step, about %.1f h left", pace, pace * (double)(steps - at) / 3600);
+            printf(", %.2f s a step", pace);
+        if (pace > 0 && at < steps)
+            printf(", about %.1f h left", pace * (double)(steps - at) / 3600);
         printf(", saved %.0f s ago", age > 0 ? age : 0);
     }
     putchar('\n');

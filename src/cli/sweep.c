@@ -18,7 +18,8 @@ static const char usage[] =
     "    look:                            any other name: maps whose keys go together\n"
     "      - {sampler: euler, steps: 20}\n"
     "      - {sampler: dpmpp_2m, spacing: karras, steps: 12}\n"
-    "What can vary: prompt, negative, seed, lora, guidance, guidance_rescale, steps, sampler, spacing, eta, size, clip_skip.\n"
+    "What can vary: model, vae, lora, size, hires, clip_skip, steps, sampler, spacing, seed_compat, prompt_rules, eta, strength, source,\n"
+    "  mask, prompt, negative, guidance (cfg), guidance_rescale, variation_seed, variation_strength, seed_size, batch_index, seed.\n"
     "sampler: ddim, ddpm, pndm (PLMS), euler, euler_a, heun, lms, dpm2, dpm2_a, dpmpp_2s, dpmpp_2s_a, dpmpp_2m, dpmpp_sde, dpmpp_2m_sde,\n"
     "  dpmpp_3m, dpmpp_3m_sde, dpm_2m, unipc (unipc_bh1, unipc_bh2), deis, lcm, tcd; also A1111's, ComfyUI's and diffusers' names\n"
     "  (DPM++ 2M Karras, dpmpp_2m_sde_gpu, EulerDiscreteScheduler)\n"
@@ -90,7 +91,7 @@ int cli_sweep(int argc, char **argv)
     if (rc >= 0)
         rc = overrides ? cli_config_args(argc, argv, &path, overrides, &count) : err_set(ERR_NOMEM, "out of memory");
     if (rc >= 0)
-        rc = sweep_conf_read(&c, path, overrides, count);
+        rc = cli_config_other(sweep_conf_read(&c, path, overrides, count), path, 1);
     if (rc >= 0 && comm.rank == 0)
         rc = cli_lock_check(path, overrides, count, locked);
     rc = comm_agree(&comm, rc);

@@ -82,7 +82,7 @@ int cli_train(int argc, char **argv)
     if (rc >= 0)
         rc = overrides ? cli_config_args(argc, argv, &path, overrides, &count) : err_set(ERR_NOMEM, "out of memory");
     if (rc >= 0)
-        rc = train_conf_read(&c, path, overrides, count);
+        rc = cli_config_other(train_conf_read(&c, path, overrides, count), path, 0);
     if (rc >= 0 && comm.rank == 0)
         rc = cli_lock_check(path, overrides, count, locked);
     rc = comm_agree(&comm, rc);

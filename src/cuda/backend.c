@@ -196,7 +196,7 @@ static int open_device(CudaState *st, int device)
     int count = 0;
     if (cudaGetDeviceCount(&count) != cudaSuccess || count < 1) {
         cudaError_t e = cudaGetLastError();
-        return err_set(ERR_UNSUPPORTED, "no CUDA device: %s", cudaGetErrorString(e));
+        return err_set(ERR_UNSUPPORTED, "device=cuda: no CUDA device: %s", cudaGetErrorString(e));
     }
     if (device >= count)
         return err_set(ERR_UNSUPPORTED, "CUDA device %d does not exist: this node has %d; start at most %d ranks on it, one per GPU", device,

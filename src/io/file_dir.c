@@ -14,8 +14,14 @@
 
 static int make_one(const char *path)
 {
-    if (mkdir(path, 0777) == 0 || io_file_is_dir(path))
+    if (mkdir(path, 0777) == 0)
         return 0;
+    int why = errno;
+    if (io_file_is_dir(path))
+        return 0;
+    if (why == EEXIST)
+        return err_set(ERR_IO, "%s: create folder: a file of this name is there", path);
+    errno = why;
     return err_errno("%s: create folder", path);
 }
 

@@ -131,14 +131,17 @@ static int check_spec(const LoraSpec *spec)
     return 0;
 }
 
-static int check_hits(const LoraSpec *spec, const uint8_t *target, const uint8_t *rule)
+static int check_hits(const LoraSpec *spec, const uint8_t *target, const uint8_t *rule, const uint8_t *exclude)
 {
     for (int k = 0; k < spec->ntargets; k++)
         if (!target[k])
-            return err_set(ERR_NOTFOUND, "LoRA target '%s' matches no linear layer or convolution of the model", spec->targets[k]);
+            return err_set(ERR_NOTFOUND, "lora.targets: '%s' matches no linear layer or convolution of the model", spec->targets[k]);
     for (int k = 0; k < spec->nrule; k++)
         if (!rule[k])
-            return err_set(ERR_NOTFOUND, "LoRA rule '%s' matches none of the targets", spec->rule[k].match);
+            return err_set(ERR_NOTFOUND, "lora.rules: '%s' matches none of the targets", spec->rule[k].match);
+    for (int k = 0; k < spec->nexclude; k++)
+        if (!exclude[k])
+            return err_set(ERR_NOTFOUND, "lora.exclude: '%s' matches none of the targets", spec->exclude[k]);
     return 0;
 }
 
@@ -147,21 +150,21 @@ int lora_create(Lora **out, const LoraSpec *spec, const NnModules *modules)
     Lora *lo = NULL;
     LoraPart *p;
     TRY(check_spec(spec));
-    uint8_t *hit = calloc((size_t)(spec->ntargets + spec->nrule) + 1, 1);
+    uint8_t *hit = calloc((size_t)(spec->ntargets + spec->nrule + spec->nexclude) + 1, 1);
     int rc = hit ? lora_alloc(&lo) : err_set(ERR_NOMEM, "LoRA: out of memory");
     if (rc < 0)
         goto done;
     for (int i = 0; i < modules->count; i++) {
         const NnModule *m = &modules->item[i];
         if (m->weight.ndim < 2 || !matches(spec->targets, spec->ntargets, m->path, hit) ||
-            matches(spec->exclude, spec->nexclude, m->path, NULL))
+            matches(spec->exclude, spec->nexclude, m->path, hit + spec->ntargets + spec->nrule))
             continue;
         TRY_GOTO(lora_add(lo, m, &p));
         TRY_GOTO(init_part(p, spec, hit + spec->ntargets));
     }
-    TRY_GOTO(check_hits(spec, hit, hit + spec->ntargets));
+    TRY_GOTO(check_hits(spec, hit, hit + spec->ntargets, hit + spec->ntargets + spec->nrule));
     if (!lo->count) {
-        rc = err_set(ERR_NOTFOUND, "LoRA: every target is excluded");
+        rc = err_set(ERR_NOTFOUND, "lora.exclude: leaves none of the targets");
         goto done;
     }
     lora_sort(lo);

@@ -138,6 +138,18 @@ static int check_variant(const Pipeline *p, const char *variant)
     return err_set(ERR_NOTFOUND, "%s: no weight file has the variant '%s'", p->dir, variant);
 }
 
+static int check_folder(const char *dir, const char *index)
+{
+    if (!io_file_exists(dir))
+        return err_set(ERR_NOTFOUND, "%s: no such model folder (models are not downloaded)", dir);
+    if (!io_file_is_dir(dir))
+        return err_set(ERR_FORMAT, "%s: is a file, expected a model folder in the diffusers layout; diffusers makes one of a single checkpoint: "
+                       "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)", dir);
+    if (!io_file_exists(index))
+        return err_set(ERR_NOTFOUND, "%s: expected a model folder in the diffusers layout, but it has no model_index.json", dir);
+    return 0;
+}
+
 static int open_parts(Pipeline **out, const char *dir, const char *variant, PipelinePart without, const char *vae)
 {
     char *index = NULL;
@@ -147,11 +159,8 @@ static int open_parts(Pipeline **out, const char *dir, const char *variant, Pipe
         err_set(rc, "%s: out of memory", dir);
         goto done;
     }
-    if (!io_file_is_dir(dir)) {
-        rc = err_set(ERR_NOTFOUND, "%s: no such model folder", dir);
-        goto done;
-    }
     TRY_GOTO(io_path_join(&index, dir, "model_index.json"));
+    TRY_GOTO(check_folder(dir, index));
     TRY_GOTO(check_index(index, &projection));
     TRY_GOTO(io_path_join(&p->tokenizer, dir, "tokenizer"));
     TRY_GOTO(io_path_join(&p->scheduler, dir, "scheduler/scheduler_config.json"));

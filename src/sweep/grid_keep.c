@@ -246,7 +246,7 @@ static int add_conditions(Conditions *c, const SweepGrid *g, const ConfNode *n, 
         TRY(conf_node_text(x, what, &text));
         if (c->n == MAX_CONDITIONS)
             return conf_node_error(x, ERR_RANGE, what, "more than %d conditions", (int)MAX_CONDITIONS);
-        snprintf(place, sizeof place, "%.120s:%d: key '%s'", x->source ? x->source : "", x->line, what);
+        conf_node_place(x, what, place, sizeof place);
         TRY(expr_parse(&c->e[c->n], text, name, make_names(g, name), place));
         c->n++;
     }

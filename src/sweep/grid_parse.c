@@ -33,7 +33,7 @@ static int add_lora(SweepValue *v, const ConfNode *node, const char *what)
 {
     static const char *const keys[] = {"path", "scale", "name", "label"};
     if (node->kind != CONF_NODE_MAP)
-        return conf_node_error(node, ERR_FORMAT, what, "expected none or {path: FILE, scale: NUMBER}");
+        return conf_node_expected(node, ERR_FORMAT, what, "none or {path: FILE, scale: NUMBER}");
     for (int i = 0; i < node->count; i++) {
         int known = 0;
         for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
@@ -269,8 +269,11 @@ static int read_value(SweepValue *v, int field, const ConfNode *n, const char *w
     }
     if (n->kind == CONF_NODE_MAP)
         return read_fields(v, n, what);
-    if (field < 0)
-        return conf_node_error(n, ERR_FORMAT, what, "an axis with a name of its own takes a list of maps: {prompt: ..., steps: ...}");
+    if (field < 0) {
+        const char *name = strrchr(what, '.'), *near = str_nearest(name ? name + 1 : what, SWEEP_FIELD_NAMES, SWEEP_FIELDS);
+        return conf_node_error(n, ERR_FORMAT, what, "nothing of this name can vary%s%s%s; an axis with a name of its own takes a list of maps: "
+                               "{prompt: ..., steps: ...}", near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+    }
     return read_field(v, (SweepField)field, n, what);
 }
 

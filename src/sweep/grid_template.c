@@ -27,7 +27,9 @@ static int add_template(SweepGrid *g, SweepTemplates *t, const ConfNode *n, cons
     const char *text;
     TRY(conf_node_text(n, what, &text));
     int i = t->count;
-    TRY_CTX(template_create(&t->item[i], text, g->wildcards, mode), "%s:%d: key '%s'", n->source ? n->source : "", n->line, what);
+    char place[200];
+    conf_node_place(n, what, place, sizeof place);
+    TRY_CTX(template_create(&t->item[i], text, g->wildcards, mode), "%s", place);
     t->count++;
     TRY(str_copy(&t->text[i], text));
     int64_t all = mode == TEMPLATE_COMBINATORIAL ? template_count(t->item[i]) : count;

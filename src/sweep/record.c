@@ -483,15 +483,3 @@ done:
     free(copy);
     return rc;
 }
-
-int sweep_record_save(const SweepRecord *rec, const char *path, const IoImage *img)
-{
-    StrBuf json;
-    str_init(&json);
-    sweep_record_json(rec, &json);
-    int rc = str_status(&json);
-    if (rc >= 0)
-        rc = sweep_record_png(path, img, json.data);
-    str_deinit(&json);
-    return rc;
-}

@@ -63,9 +63,8 @@ int sweep_record_parse(SweepRecord *rec, const char *json, const char *name);
 void sweep_record_deinit(SweepRecord *rec);
 /* "name:0.8 other:1" and the hashes in the same order; "" without adapters. */
 void sweep_record_lora(const SweepRecord *rec, StrBuf *text, StrBuf *hashes);
-/* A PNG with both texts. Atomic. From a stored record, and from one just made. */
+/* A PNG with both texts. Atomic. */
 int sweep_record_png(const char *path, const IoImage *img, const char *json);
-int sweep_record_save(const SweepRecord *rec, const char *path, const IoImage *img);
 int sweep_pixels_hash(char hex[HASH_HEX_SIZE], const IoImage *img);
 
 #endif

@@ -39,6 +39,8 @@ int sweep_runfile_open(SweepRunFile *r, const char *path)
 {
     char *format;
     memset(r, 0, sizeof *r);
+    if (io_file_is_dir(path))
+        return err_set(ERR_FORMAT, "%s: a folder, expected a file: the images of a sweep are in OUTPUT/run.h5 when it is done", path);
     TRY(io_h5_open(&r->f, path));
     TRY_CTX(io_h5_attr_str(r->f, "/", "format", &format), "%s: not the run file of a sweep", path);
     int ok = strcmp(format, "atelier sweep") == 0;

@@ -101,6 +101,28 @@ static int check_memory(const Run *run, int n)
                    (double)arena / 1048576, have / 1048576, n > 1 ? "batch or size" : ranks > 1 ? "size or the number of ranks" : "size");
 }
 
+static int check_picture(const char *key, const char *path)
+{
+    int w, h;
+    if (!path || !*path)
+        return 0;
+    TRY_CTX(io_image_size(path, &w, &h), "%s", key);
+    return 0;
+}
+
+/* Every source and mask is there and its header can be read. */
+static int check_pictures(const SweepGrid *g)
+{
+    TRY(check_picture("source", g->base.source));
+    TRY(check_picture("mask", g->base.mask));
+    for (int a = 0; a < g->naxes; a++)
+        for (int64_t i = 0; g->axis[a].value && i < g->axis[a].count; i++) {
+            TRY(check_picture("axes: source", g->axis[a].value[i].source));
+            TRY(check_picture("axes: mask", g->axis[a].value[i].mask));
+        }
+    return 0;
+}
+
 static int check_batch(Run *run, int64_t item, RenderSetup *s, Render **r)
 {
     SweepItem it;
@@ -137,6 +159,7 @@ static int check_settings(Run *run)
     int64_t most = 0, at = 0, size_at = 1;
     int rc;
     TRY_GOTO(sweep_work_init(&w, &run->grid, run->done));
+    TRY_GOTO(check_pictures(&run->grid));
     for (int64_t p = 0, n; p < w.count; p += n) {
         int width, height;
         n = sweep_work_batch(&w, &run->grid, p, w.count, run->c->batch);

@@ -296,7 +296,7 @@ static int missing(const Wildcards *w, const char *pattern)
         near = str_nearest(pattern, names, w->count);
     int rc = w->dir ? err_set(ERR_NOTFOUND, "wildcard __%s__: %s has no values of that name%s%s%s", pattern, w->dir,
                               near ? "; did you mean __" : "", near ? near : "", near ? "__?" : "")
-                    : err_set(ERR_NOTFOUND, "wildcard __%s__: no folder of wildcards is set", pattern);
+                    : err_set(ERR_NOTFOUND, "wildcard __%s__: no folder of wildcards is set (key 'wildcards')", pattern);
     free(names);
     return rc;
 }

@@ -38,8 +38,7 @@ static int create_fresh(const TrainConf *c, const NnModules *mods, Lora **lora)
     spec.nrule = c->lora.rules.count;
     int rc = lora_create(lora, &spec, mods);
     free(rule);
-    TRY_CTX(rc, "lora.targets");
-    return 0;
+    return rc;
 }
 
 int train_adapter_create(TrainTask *t, const Pipeline *pipe, Lora **lora)

@@ -111,7 +111,7 @@ static const ConfField train_fields[] = {
     CONF_STRUCT(TrainConf, loss, &train_loss_table, "kind and weighting of the loss"),
     CONF_STRUCT(TrainConf, noise, &train_noise_table, "noise and timesteps (lora, full)"),
     CONF_BOOL(TrainConf, gradient_checkpointing, "false", "recompute activations in the backward pass to save memory"),
-    CONF_SIZE(TrainConf, memory, "0", 0, 1e15, "what a rank may take ('8GiB'): only as many activations are recomputed as it needs; 0: as gradient_checkpointing says"),
+    CONF_SIZE(TrainConf, memory, "0", 0, 0x1p50, "what a rank may take ('8GiB'): only as many activations are recomputed as it needs; 0: as gradient_checkpointing says"),
     CONF_STRUCT(TrainConf, samples, &samples_table, "images rendered while training, in OUTPUT/samples and on the sheet OUTPUT/samples.png"),
     CONF_BOOL(TrainConf, tensorboard, "true", "write event files for TensorBoard into OUTPUT/tensorboard"),
     CONF_BOOL(TrainConf, report, "true", "write OUTPUT/loss.png and OUTPUT/report.html at the end"),

@@ -44,8 +44,6 @@ static int check_dataset(const TrainDatasetConf *d, const char *path, const char
 {
     if (!d->separator[0])
         return err_set(ERR_RANGE, "%s: %s.%d.separator must not be empty", path, list, i);
-    if (d->caption_dropout < 0 && d->caption_dropout > -1)
-        return err_set(ERR_RANGE, "%s: %s.%d.caption_dropout: expected 0..1, or -1 for the run's", path, list, i);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "io/file.h"
 #include "train/csv.h"
 #include "train/dataset_impl.h"
@@ -130,21 +131,41 @@ static int parse_folder(const char *name, int *repeats, const char **tokens)
     return 1;
 }
 
+/* Pictures in formats that are not read: said, not lost without a word. */
+static int is_other_picture(const char *name)
+{
+    static const char *const ext[] = {".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".tga", ".psd"};
+    for (size_t i = 0; i < sizeof ext / sizeof *ext; i++)
+        if (!strcasecmp(io_path_ext(name), ext[i]))
+            return 1;
+    return 0;
+}
+
 static int read_images(const Reader *r, const char *dir, const IoNames *names)
 {
-    int rc = 0, named;
+    int rc = 0, named, captions = 0, images = 0, other = 0;
+    const char *first = "";
     for (int i = 0; rc >= 0 && i < names->count; i++) {
         char *path = NULL, *caption = NULL;
-        if (!is_image(names->items[i]))
+        if (!is_image(names->items[i])) {
+            if (is_other_picture(names->items[i]) && !other++)
+                first = names->items[i];
             continue;
+        }
         rc = io_path_join(&path, dir, names->items[i]);
         if (rc >= 0)
             rc = find_caption(r, &caption, path, &named);
         if (rc >= 0)
             rc = add_item(r, path, caption, named, -1, -1);
+        images++;
+        captions += !named;
         free(path);
         free(caption);
     }
+    if (other)
+        log_info("%s: left out, as only PNG, JPEG and WebP are read: %d file%s, the first is %s", dir, other, other > 1 ? "s" : "", first);
+    if (rc >= 0 && images && !captions && r->dc->extension[0])
+        return err_set(ERR_NOTFOUND, "%s: no image has a caption in NAME%s (datasets.*.extension)", dir, r->dc->extension);
     return rc;
 }
 

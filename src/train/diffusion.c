@@ -303,6 +303,8 @@ static int read_schedule(const TrainConf *c, Diffusion *d)
     d->noise = (TrainNoise){&c->noise, &c->loss, d->alpha_bar, n->train_steps, c->noise.predict == TRAIN_PREDICT_FLOW, n->predict};
     if (own && !d->noise.flow)
         d->noise.predict = (SamplerPredict)(c->noise.predict - TRAIN_PREDICT_EPSILON);
+    if (c->loss.scale_v_pred_loss_like_noise_pred && d->noise.predict != SAMPLER_PREDICT_V)
+        return err_set(ERR_RANGE, "loss.scale_v_pred_loss_like_noise_pred is for v_prediction, which this model and noise.predict do not have");
     if (c->noise.timestep_max > n->train_steps || c->noise.timestep_min >= n->train_steps)
         return err_set(ERR_RANGE, "noise: timestep_min %d, timestep_max %d: this model has %d timesteps", c->noise.timestep_min,
                        c->noise.timestep_max, n->train_steps);

@@ -4,10 +4,11 @@
 #include <string.h>
 
 #include "io/file.h"
+#include "models/model_json.h"
 #include "text/clip_bpe.h"
 #include "train/dataset_impl.h"
 
-enum { TOKENS_MAX = 75 };
+enum { TOKENS_USUAL = 75 };
 
 static int look_at_all(TrainDataset *d, TrainSurveyItem *s)
 {
@@ -114,18 +115,36 @@ static int open_tokenizer(const TrainConf *c, ClipBpe **out)
     return rc;
 }
 
+/* Tokens of a caption that the text encoder reads, without the marks of beginning and end. */
+static int read_most(const TrainConf *c, int *most)
+{
+    char *path;
+    ModelJson *j;
+    *most = TOKENS_USUAL;
+    TRY(io_path_join(&path, c->model, "text_encoder/config.json"));
+    int rc = io_file_exists(path) ? model_json_open(&j, path) : 1;
+    free(path);
+    if (rc)
+        return rc < 0 ? rc : 0;
+    rc = model_json_int(j, "max_position_embeddings", TOKENS_USUAL + 2, 3, 1000000, most);
+    *most -= rc < 0 ? 0 : 2;
+    model_json_close(j);
+    return rc;
+}
+
 static int count_tokens(const TrainDataset *d, const ClipBpe *bpe, int *length, int show, StrBuf *out)
 {
     StrBuf text, lines;
     int64_t over = 0;
-    int rc = 0;
+    int most;
     str_init(&text);
     str_init(&lines);
+    int rc = read_most(d->conf, &most);
     for (int64_t i = 0; rc >= 0 && i < d->count; i++) {
         rc = train_dataset_caption(d, i, d->conf->seed, -1 - i, &text);
         if (rc >= 0)
             rc = clip_bpe_encode(bpe, text.data, NULL, 0, &length[i]);
-        if (rc >= 0 && length[i] > TOKENS_MAX && over++ < show)
+        if (rc >= 0 && length[i] > most && over++ < show)
             str_add_format(&lines, "  %s: %d tokens\n", d->items[i].path, length[i]);
     }
     if (over > show)
@@ -133,7 +152,7 @@ static int count_tokens(const TrainDataset *d, const ClipBpe *bpe, int *length, 
     if (rc >= 0) {
         qsort(length, (size_t)d->count, sizeof *length, by_int);
         str_add_format(out, "tokens          %d to %d, half of them up to %d; over %d, where the rest is cut off: %lld\n%s", length[0],
-                       length[d->count - 1], length[(d->count - 1) / 2], TOKENS_MAX, (long long)over, lines.data);
+                       length[d->count - 1], length[(d->count - 1) / 2], most, (long long)over, lines.data);
     }
     str_deinit(&text);
     str_deinit(&lines);

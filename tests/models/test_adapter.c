@@ -275,7 +275,7 @@ static void test_models_adapter__create_save_load(void **state)
     static const LoraRule none[] = {{"*.attn", 2, 0}};
     spec.rule = none;
     spec.nrule = 1;
-    FAILS(lora_create(&a, &spec, &site_list), ERR_NOTFOUND, "LoRA rule '*.attn' matches none");
+    FAILS(lora_create(&a, &spec, &site_list), ERR_NOTFOUND, "lora.rules: '*.attn' matches none");
     remove(FILE_OUT);
 }
 

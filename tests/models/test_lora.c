@@ -235,7 +235,7 @@ static void test_models_lora__create(void **state)
     static const char *const wrong[] = {"*.to_q", "*.to_z"};
     spec.targets = wrong;
     spec.ntargets = 2;
-    FAILS(lora_create(&b, &spec, &mods), ERR_NOTFOUND, "LoRA target '*.to_z' matches no linear layer");
+    FAILS(lora_create(&b, &spec, &mods), ERR_NOTFOUND, "lora.targets: '*.to_z' matches no linear layer");
     spec.rank = 0;
     FAILS(lora_create(&b, &spec, &mods), ERR_RANGE, "rank is 0");
     lora_destroy(a);

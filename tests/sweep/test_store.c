@@ -441,7 +441,11 @@ static void test_sweep_record__png_holds_both_texts(void **state)
     make_record(&made, 6, 8, 4, "ff00");
     made.prompt = "Füchse und 雪";
     snprintf(path, sizeof path, "%s/x.png", ((Tmp *)*state)->dir);
-    OK(sweep_record_save(&made, path, &img));
+    StrBuf json;
+    str_init(&json);
+    sweep_record_json(&made, &json);
+    OK(sweep_record_png(path, &img, json.data));
+    str_deinit(&json);
     OK(io_png_read_text(&text, &n, path));
     assert_non_null(strstr(io_png_text_find(text, n, "parameters"), "Füchse und 雪\nNegative prompt: ugly\n"));
     SweepRecord rec;

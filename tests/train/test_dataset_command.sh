@@ -32,6 +32,8 @@ check "fewer tiles, a smaller sheet" test "$(stat -c %s out/dataset.png)" -lt "$
 rm "$TMP/mixed/1_thing/broken.png"
 look ../train.yaml --sheet here.png
 check "all readable: exit code 0" test $code -eq 0
+look ../train.yaml --no-sheet "model=$ROOT/models/base"
+says 'over 30, where the rest is cut off' # that text encoder has 32 positions
 check "--sheet" test -s here.png
 look ../mixed --no-sheet
 check "a folder alone" test $code -eq 0
