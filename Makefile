@@ -43,7 +43,7 @@ ISA_avx512 := -DCPU_ISA=avx512 -DCPU_ISA_LEVEL=2 -march=skylake-avx512 -mprefer-
 all: atelier
 
 help:
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1: /p' $(filter-out %.d,$(MAKEFILE_LIST)) | awk -F': ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1: /p' $(filter-out %.d,$(MAKEFILE_LIST)) | awk '{n = index($$0, ": "); printf "  make %-14s %s\n", substr($$0, 1, n - 1), substr($$0, n + 2)}'
 
 atelier: $(BUILD)/atelier FORCE
 	@cmp -s $< $@ || cp $< $@

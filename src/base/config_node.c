@@ -149,9 +149,10 @@ static int next_event(Reader *r, yaml_event_t *e)
         return err_set(ERR_FORMAT, "%s: not valid YAML: byte %zu: %s", r->name, r->yaml.problem_offset,
                        r->yaml.problem ? r->yaml.problem : "unreadable");
     const char *problem = r->yaml.problem ? r->yaml.problem : "?";
-    int token = strstr(problem, "cannot start any token") != NULL;
-    return err_set(ERR_FORMAT, "%s:%d: not valid YAML: %s%s", r->name, line, problem,
-                   token ? " (indent with spaces, not tabs; quote texts with special characters)" : "");
+    const char *hint = strstr(problem, "cannot start any token")    ? " (indent with spaces, not tabs; quote texts with special characters)"
+                       : strstr(problem, "mapping values are not") ? " (quote a text that holds ': ')"
+                                                                   : "";
+    return err_set(ERR_FORMAT, "%s:%d: not valid YAML: %s%s", r->name, line, problem, hint);
 }
 
 static int is_null_text(const char *s)
@@ -299,6 +300,10 @@ int conf_node_parse(ConfNode **out, const char *text, size_t size, const char *n
     if (!yaml_parser_initialize(&r.yaml)) {
         free(source);
         return err_set(ERR_NOMEM, "out of memory");
+    }
+    if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { /* a byte order mark, as Windows editors write it */
+        text += 3;
+        size -= 3;
     }
     yaml_parser_set_input_string(&r.yaml, (const unsigned char *)text, size);
     yaml_parser_set_encoding(&r.yaml, YAML_UTF8_ENCODING);

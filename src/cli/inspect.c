@@ -315,11 +315,11 @@ static int inspect_folder(const char *path)
 
 static int print_checkpoint(IoH5 *f)
 {
-    static const char *const texts[] = {"format", "version", "commit", "backend", "model_sha256", "data_sha256"};
+    static const char *const texts[] = {"format", "version", "commit", "backend", "model_sha256", "data_sha256", "sha256"};
     static const char *const numbers[] = {"step", "skipped", "seed"};
     char **names = NULL, *text = NULL;
     int n = 0;
-    for (int i = 0; i < 6; i++)
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (io_h5_attr_str(f, "/", texts[i], &text) >= 0) {
             printf("%-13s %s\n", texts[i], text);
             free(text);

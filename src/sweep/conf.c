@@ -1,5 +1,6 @@
 #include "sweep/conf.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,7 +105,12 @@ const ConfTable sweep_conf_table = CONF_TABLE(SweepConf, fields);
 
 int sweep_conf_read(SweepConf *c, const char *path, const char *const *overrides, int count)
 {
-    TRY(config_read(&sweep_conf_table, c, path, overrides, count));
+    int rc = config_read(&sweep_conf_table, c, path, overrides, count);
+    if (rc < 0) {
+        char why[1024];
+        snprintf(why, sizeof why, "%s", err_message());
+        return str_ends_with(why, ", got a list") ? err_set(rc, "%s; what varies goes under axes", why) : rc;
+    }
     if (c->seed_size.count > 2)
         return err_set(ERR_RANGE, "%s: key 'seed_size': expected [width, height], got %d numbers", path, c->seed_size.count);
     if (c->size.count > 2)

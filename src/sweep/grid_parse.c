@@ -344,8 +344,10 @@ static int read_number_run(SweepAxis *a, int field, const ConfNode *range, const
     for (int i = 0; i < range->count; i++)
         TRY(conf_node_f64(range->items[i], what, &x[i]));
     double n = floor((x[1] - x[0]) / x[2] + 1e-9) + 1;
-    if (!(x[2] > 0) || !(n >= 1) || n > MAX_VALUES)
+    if (!(x[2] > 0) || !(n >= 1))
         return conf_node_error(range, ERR_RANGE, what, "expected [first, last, step] with first <= last and step over 0");
+    if (n > MAX_VALUES)
+        return conf_node_error(range, ERR_RANGE, what, "%.0f values: at most %d", n, (int)MAX_VALUES);
     TRY(values_alloc(a, (int64_t)n));
     for (int64_t i = 0; i < a->count; i++)
         if (!set_number(&a->value[i], field, x[0] + (double)i * x[2]))

@@ -215,7 +215,8 @@ static int add_estimates(const Plans *p, const SweepConf *c, int threads, StrBuf
     } else {
         TRY(sweep_rate_measure(&rate, sweep_conf_dtype(c), threads));
         add_time(out, p->flops / rate);
-        str_add_format(out, " on one rank like this machine with %d threads (%.0f GFLOP/s measured; small images take longer)", threads, rate * 1e-9);
+        str_add_format(out, " on one rank like this machine with %d thread%s (%.0f GFLOP/s measured; small images take longer)", threads,
+                       threads > 1 ? "s" : "", rate * 1e-9);
     }
     str_add(out, "; n ranks divide it by n\n");
     return 0;

@@ -32,10 +32,14 @@ lines() { # NAME TEXT KIND LINES: a configuration of these lines after those of 
 
 # ---- the file ----
 lines yaml__tab "yaml__tab.yaml:9: not valid YAML: found character that cannot start any token (indent with spaces, not tabs" t 'lora:\n\trank: 4\n'
+lines yaml__colon "yaml__colon.yaml:8: not valid YAML: mapping values are not allowed in this context (quote a text that holds ': ')" t 'cache: a cat: sitting\n'
+lines yaml__values_of_no_axis "yaml__values_of_no_axis.yaml:7: key 'prompt': expected text, got a list; what varies goes under axes" s 'prompt: [a, b]\n'
 lines yaml__twice "yaml__twice.yaml:8: key 'steps' appears twice (first on line 7)" t 'steps: 3\n'
 lines yaml__key_of_another_place "yaml__key_of_another_place.yaml:8: key 'rank': unknown key (did you mean 'lora.rank'?)" t 'rank: 4\n'
 lines yaml__nested_value "yaml__nested_value.yaml:8: key 'optimizer.lr': expected a number in 0..10, or -1, got 'fast'" t 'optimizer: {lr: fast}\n'
 lines yaml__condition "yaml__condition.yaml:7: key 'only': at character 8" s 'only: seed = = 1\n'
+printf '\xef\xbb\xbf' | cat - "$T/s.yaml" >"$T/bom.yaml"
+check yaml__byte_order_mark "$A" plan "$T/bom.yaml"
 refused yaml__is_a_picture 1 "not valid YAML" "$A" train "$(ls "$T"/art/*.png | head -1)"
 refused yaml__is_a_folder 1 "Is a directory" "$A" train "$T"
 refused yaml__sweep_to_train 1 "is the configuration of a sweep: atelier sweep" "$A" train "$T/s.yaml"
@@ -74,6 +78,7 @@ sweep source_missing "source: $T/gone.png: No such file" "source=$T/gone.png"
 sweep source_on_an_axis "axes: source: $T/s.yaml: not a PNG, JPEG or WebP image" "axes.source=[$T/s.yaml]"
 sweep mask_is_text "mask: $T/s.yaml: not a PNG" "source=$(ls "$T"/art/*.png | head -1)" "mask=$T/s.yaml"
 sweep two_axes "'guidance' is set by two axes" 'axes.cfg=[2]' 'axes.guidance=[3]'
+sweep range_of_too_many "values: at most 1000000" 'axes.cfg={range: [0, 1000, 1e-9]}'
 sweep no_line_on_the_command_line "command line: key 'axes.prompt': template:" 'axes.prompt={template: "{a|b", count: 2}'
 
 # ---- models and folders ----
