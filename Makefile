@@ -244,7 +244,7 @@ check-slurm: atelier ## jobs on a real Slurm on this machine (installs it; needs
 	@TEST_TIMEOUT=$${TEST_TIMEOUT:-1200} tests/run.sh tests/slurm/sbatch.sh tests/slurm/submit.sh
 
 check-cloud: atelier build/s3-venv/ready ## object storage, several hosts (root and Python packages; skips without)
-	@tests/run.sh $(wildcard tests/cloud/*.sh)
+	@TEST_TIMEOUT=$${TEST_TIMEOUT:-1200} tests/run.sh $(wildcard tests/cloud/*.sh)
 
 build/s3-venv/ready:
 	@[ "$$(id -u)" != 0 ] || tests/deps.sh python3-venv iproute2
@@ -344,7 +344,7 @@ H5_TESTS := $(patsubst %,build/hdf5-openmpi/tests/%,io/test_h5 io/test_h5_journa
 
 check-package: atelier ## make install and dist, the Debian package, man pages, completion, Kubernetes manifests, the image's steps in a bare root
 	@[ "$$(id -u)" != 0 ] || tests/deps.sh $(DEB_APT) mmdebstrap
-	@tests/run.sh $(sort $(wildcard tests/package/*.sh))
+	@TEST_TIMEOUT=$${TEST_TIMEOUT:-1200} tests/run.sh $(sort $(wildcard tests/package/*.sh))
 
 check-image: atelier ## the image's steps with all compiled in there, also with CUDA, and the Debian package (minutes; root)
 	@tests/deps.sh $(DEB_APT) mmdebstrap

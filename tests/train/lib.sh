@@ -25,6 +25,14 @@ check() { # NAME COMMAND...
     if "$@" >"$TMP/check.log" 2>&1; then ok "$name"; else not_ok "$name" "$*" "$(tail -n 5 "$TMP/check.log")"; fi
 }
 finish() { exit $bad; }
+# The first of N ports in a row, from PORT on, where nothing listens on this machine.
+free_ports() { # PORT N
+    local port=$1 i=0
+    while [ $i -lt "$2" ]; do
+        if (exec 3<>"/dev/tcp/127.0.0.1/$((port + i))") 2>/dev/null; then port=$((port + i + 1)) i=0; else i=$((i + 1)); fi
+    done
+    echo $port
+}
 
 # 12 of the pictograms with their captions.
 make_data() {
