@@ -4,6 +4,9 @@ set -u
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 say() { printf '%s job %s: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$job" "$*"; }
 eval "$SETUP"
+# Slurm has two ways to let ranks of several nodes wait for each other. MPI_Init waits twice; with one way each, the default, some ranks may
+# go on before others are ready, and those crash.
+export SLURM_PMIX_FENCE=${SLURM_PMIX_FENCE:-tree}
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1} OMP_PROC_BIND=${OMP_PROC_BIND:-false}
 
 # ---- what ran where: the first lines of every log ----
@@ -23,7 +26,7 @@ report() {
     timeout 60 srun --overlap --mpi=none -N "${SLURM_JOB_NUM_NODES:-1}" -n "${SLURM_JOB_NUM_NODES:-1}" --ntasks-per-node=1 bash -c node_report 2>&1 |
         sed 's/^/  /'
     env -u SLURM_JOB_ID "$ATELIER" info 2>&1 | sed 's/^/  /'
-    env | grep -E '^(NCCL|UCX|OMPI_MCA|OMP|HDF5)_' | sort | sed 's/^/  /'
+    env | grep -E '^(NCCL|UCX|OMPI_MCA|OMP|HDF5|SLURM_PMIX)_' | sort | sed 's/^/  /'
 }
 
 # ---- node-local scratch: files that may be lost ----

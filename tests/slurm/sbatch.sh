@@ -41,6 +41,7 @@ job pmpi --export=ALL,LAUNCHER=mpirun
 ended two "$two"
 check "two: two nodes" grep -q "2 tasks on 2 nodes" "$TMP/two/log"
 check "two: both nodes report" test "$(grep -c '^  node[0-9]: ' "$TMP/two/log")" -eq 2
+check "two: the fence that waits for all" grep -q "SLURM_PMIX_FENCE=tree" "$TMP/two/log"
 check "two: one GPU for a task" grep -q 'GPUs .*\[[01]\]' "$TMP/two/log"
 
 ended pmpi
@@ -91,7 +92,7 @@ srun_rank() { # pid of rank N of the run in folder NAME
 for signal in KILL STOP; do
     name=srun$signal
     mkdir -p "$TMP/$name"
-    (cd "$TMP/$name" && exec srun --mpi=pmix --kill-on-bad-exit=0 --nodes=2 --ntasks-per-node=1 --cpus-per-task=1 --mem=500 --time=5 \
+    (cd "$TMP/$name" && SLURM_PMIX_FENCE=tree exec srun --mpi=pmix --kill-on-bad-exit=0 --nodes=2 --ntasks-per-node=1 --cpus-per-task=1 --mem=500 --time=5 \
         "$BIN" train ../train.yaml patience=10) >"$TMP/$name/log" 2>&1 </dev/null &
     pid=$!
     wait_checkpoint $name
