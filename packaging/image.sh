@@ -3,6 +3,7 @@
 #     image.sh build-deps | build | run-deps | user          in a bare Debian 12 (as root; sources in /src)
 set -eu
 export DEBIAN_FRONTEND=noninteractive
+[ "${CUDA:-}" != 0 ] || CUDA= # as for make: no kernels
 apt() {
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends "$@"

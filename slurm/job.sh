@@ -3,6 +3,13 @@
 set -u
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 say() { printf '%s job %s: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$job" "$*"; }
+warned= pid=
+on_warning() {
+    warned=1
+    say "warned of the end: saving"
+    [ -z "$pid" ] || kill -USR1 "$pid" 2>/dev/null
+}
+trap on_warning USR1
 eval "$SETUP"
 # Slurm has two ways to let ranks of several nodes wait for each other. MPI_Init waits twice; with one way each, the default, some ranks may
 # go on before others are ready, and those crash.
@@ -25,6 +32,7 @@ report() {
     export -f node_report
     timeout 60 srun --overlap --mpi=none -N "${SLURM_JOB_NUM_NODES:-1}" -n "${SLURM_JOB_NUM_NODES:-1}" --ntasks-per-node=1 bash -c node_report 2>&1 |
         sed 's/^/  /'
+    srun --version | sed 's/^/  /'
     env -u SLURM_JOB_ID "$ATELIER" info 2>&1 | sed 's/^/  /'
     env | grep -E '^(NCCL|UCX|OMPI_MCA|OMP|HDF5|SLURM_PMIX)_' | sort | sed 's/^/  /'
 }
@@ -58,16 +66,11 @@ launch() {
     *) say "LAUNCHER=$LAUNCHER: expected srun, mpirun or none"; exit 2 ;;
     esac
 }
-warned=
-on_warning() {
-    warned=1
-    say "warned of the end: saving"
-    kill -USR1 "$pid" 2>/dev/null
-}
 run() {
+    code=3
+    [ -z "$warned" ] || return 0 # before it began
     launch "$@" &
     pid=$!
-    trap on_warning USR1
     trap 'kill -TERM "$pid" 2>/dev/null' TERM
     while :; do
         wait "$pid"

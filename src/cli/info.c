@@ -38,13 +38,14 @@ static void cpu_model(char *out, size_t size)
 static int print_info(Comm *c)
 {
     static const char *const isa[] = {"base", "avx2", "avx512"};
-    char cpu[256], host[128] = "", gpu[512];
+    char cpu[256], host[128] = "", gpu[512], mpi[128];
     unsigned h5[3];
     Backend *be;
     TRY(cpu_backend_create(&be, cli_threads(c, 0), CPU_ISA_AVX512));
     const CpuState *st = be->impl;
     cpu_model(cpu, sizeof cpu);
     gethostname(host, sizeof host - 1);
+    comm_library(mpi, sizeof mpi);
     H5get_libversion(&h5[0], &h5[1], &h5[2]);
     const dnnl_version_t *dnnl = dnnl_version();
     printf("atelier %s (%s)\n", ATELIER_VERSION, version_commit());
@@ -54,7 +55,7 @@ static int print_info(Comm *c)
     printf("GPUs         %s\n", device_describe(gpu, sizeof gpu));
     printf("memory       %.1f GiB\n", (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE) / 1073741824.0);
     printf("ranks        %d (%s), %d on %s\n", c->size, c->fn->name, c->local_size, host);
-    printf("libraries    oneDNN %d.%d.%d, HDF5 %u.%u.%u%s, libpng %s, jansson %s, %s\n", dnnl->major, dnnl->minor, dnnl->patch, h5[0], h5[1],
+    printf("libraries    %s, oneDNN %d.%d.%d, HDF5 %u.%u.%u%s, libpng %s, jansson %s, %s\n", mpi, dnnl->major, dnnl->minor, dnnl->patch, h5[0], h5[1],
            h5[2], io_h5_is_parallel() ? " (MPI-IO)" : "", png_libpng_ver, jansson_version_str(), OpenSSL_version(OPENSSL_VERSION));
     backend_destroy(be);
     return 0;

@@ -27,6 +27,8 @@ void comm_deinit(Comm *c);
 /* Ends all ranks at once. Only src/cli may call it, when ranks cannot agree any more. */
 void comm_abort(Comm *c, int exit_code);
 
+/* Name and version of the MPI library ("Open MPI v4.1.4") into out[size]; also where MPI was not started. */
+void comm_library(char *out, int64_t size);
 /* Address of the MPI_Comm of these ranks, for libraries that use it themselves; NULL for a lone process. Borrowed. */
 const void *comm_mpi(const Comm *c);
 

@@ -1,5 +1,6 @@
 #include <mpi.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -283,6 +284,14 @@ static const void *mpi_of(const Comm *c) { return &((const State *)c->state)->co
 
 static const CommTable table = {"mpi", barrier,        bcast,       reduce_i64,      reduce_f64, gather, send,
                                 recv,  service_create, service_ask, service_destroy, link_open, mpi_of, abort_run, deinit};
+
+void comm_library(char *out, int64_t size)
+{
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int n = 0;
+    MPI_Get_library_version(text, &n);
+    snprintf(out, (size_t)size, "%.*s", (int)strcspn(text, ",\n"), text);
+}
 
 static int local_place(Comm *c, MPI_Comm world)
 {
