@@ -100,22 +100,12 @@ int adapters_option(Adapters *a, int argc, char **argv, int *i)
 
 int adapters_add(Adapters *a, const char *text)
 {
-    const char *colon = strrchr(text, ':');
+    double scale;
     if (a->nfile == ADAPTERS_MAX)
         return cli_usage(a->command, "at most %d adapters", ADAPTERS_MAX);
+    TRY(cli_file_scale(a->command, text, &a->length[a->nfile], &scale));
     a->file[a->nfile] = text;
-    a->length[a->nfile] = strlen(text);
-    a->scale[a->nfile] = 1;
-    if (colon && colon[1]) {
-        char *end;
-        double x = strtod(colon + 1, &end);
-        if (!*end && isfinite(x)) {
-            a->scale[a->nfile] = (float)x;
-            a->length[a->nfile] = (size_t)(colon - text);
-        }
-    }
-    if (!a->length[a->nfile])
-        return cli_usage(a->command, "expected FILE or FILE:SCALE, got '%s'", text);
+    a->scale[a->nfile] = (float)scale;
     a->nfile++;
     return 0;
 }

@@ -49,6 +49,10 @@ int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(p
  * argc entries). */
 int cli_config_args(int argc, char **argv, const char **path, const char **overrides, int *count);
 
+/* "ink.safetensors:0.8" -> the length of the file's name and 0.8; without a scale 1. A file whose name holds a colon is taken as it is.
+ * ERR_USAGE. */
+int cli_file_scale(const char *command, const char *text, size_t *length, double *scale);
+
 /* Whether a configuration is of a sweep: it has the key `axes` or `prompt`. */
 int cli_config_is_sweep(const char *path, int *yes);
 /* rc of reading a configuration. Where it is an unknown or missing key because the file is one of the other kind (training, sweep), the

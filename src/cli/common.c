@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <math.h>
 #include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -145,6 +146,22 @@ int cli_number(const char *command, const char *option, const char *text, int64_
     *out = strtoll(text, &end, 10);
     if (errno || end == text || *end || *out < lo || *out > hi)
         return cli_usage(command, "%s: expected a number %lld..%lld, got '%s'", option, (long long)lo, (long long)hi, text);
+    return 0;
+}
+
+int cli_file_scale(const char *command, const char *text, size_t *length, double *scale)
+{
+    const char *colon = strrchr(text, ':');
+    *length = strlen(text);
+    *scale = 1;
+    if (!colon || io_file_exists(text))
+        return 0;
+    char *end;
+    double x = strtod(colon + 1, &end);
+    if (colon == text || end == colon + 1 || *end || !isfinite(x))
+        return cli_usage(command, "expected FILE or FILE:SCALE, got '%s'", text);
+    *scale = x;
+    *length = (size_t)(colon - text);
     return 0;
 }
 

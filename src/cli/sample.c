@@ -22,22 +22,11 @@ typedef struct {
     StrBuf lora; /* "lora=[{path: ..., scale: ...}, ...]" */
 } Args;
 
-/* FILE or FILE:SCALE. */
 static int add_lora(Args *a, const char *text)
 {
-    const char *colon = strrchr(text, ':');
-    char *end = NULL;
-    double scale = 1;
-    size_t n = strlen(text);
-    if (colon && colon[1]) {
-        double x = strtod(colon + 1, &end);
-        if (!*end) {
-            scale = x;
-            n = (size_t)(colon - text);
-        }
-    }
-    if (!n)
-        return cli_usage("sample", "--lora: expected FILE or FILE:SCALE, got '%s'", text);
+    double scale;
+    size_t n;
+    TRY(cli_file_scale("sample", text, &n, &scale));
     str_add(&a->lora, a->lora.len ? ", {path: " : "lora=[{path: ");
     str_add_json(&a->lora, text, n);
     str_add(&a->lora, ", scale: ");

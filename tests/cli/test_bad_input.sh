@@ -109,6 +109,10 @@ check train__other_formats_are_named grep -q "left out, as only PNG, JPEG and We
 check sample__jpeg "$A" sample "$M" "a cat" steps=1 'size=[32, 24]' -o "$T/x.jpg"
 check sample__jpeg_is_one grep -q JFIF <(head -c 20 "$T/x.jpg")
 check sample__jpeg_has_its_record "$A" reproduce "$T/x.jpg"
+refused sample__scale 2 "expected FILE or FILE:SCALE, got '$LORA:much'" "$A" sample "$M" "a cat" --lora "$LORA:much"
+refused merge__scale 2 "expected FILE or FILE:SCALE, got '$LORA:'" "$A" merge "$M" "$LORA:" -o "$T/merged"
+cp "$LORA" "$T/a:b.safetensors"
+check merge__colon_in_the_name "$A" merge "$T/a:b.safetensors" "$LORA:0.5" -o "$T/two.safetensors"
 refused sample__other_format 1 "-o: 'tiff': expected png, jpeg or webp" "$A" sample "$M" "a cat" -o "$T/x.tiff"
 refused sample__no_folder 1 "there is no folder $T/gone" "$A" sample "$M" "a cat" -o "$T/gone/x.png"
 check sweep__good "$A" sweep "$T/s.yaml" output="$T/run"
