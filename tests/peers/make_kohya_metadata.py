@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes tests/vectors/metadata/kohya-values.json: the ss_ values that kohya's sd-scripts give to runs on the shipped art, beside the lines of
-an Atelier configuration that asks for the same. KOHYA: a checkout of sd-scripts. Its parser, its data sets (sizes, buckets, tags) and its
+"""Writes tests/vectors/metadata/kohya-values.json: the ss_ values that kohya's sd-scripts give to runs on the shipped art and the modules that
+its networks.lora adapts in the small model, beside the lines of an Atelier configuration that asks for the same. KOHYA: a checkout of sd-scripts. Its parser, its data sets (sizes, buckets, tags) and its
 optimizers are run; the block of train_network.py that makes the values is taken out of its function. Needs torch, diffusers, transformers,
 accelerate, toml, voluptuous and imagesize; OpenCV and torchvision, which only touch pixels, are stood in for.
 Folders: tests/train/test_train_metadata.sh lays them out in the same way."""
@@ -29,6 +29,11 @@ for name in ("torchvision", "cv2", "library.lpw_stable_diffusion", "library.sdxl
 import torch
 import train_network
 from library import config_util, train_util
+from networks import lora
+
+# docs/kohya.md
+TARGETS = "'attn*.to_q', 'attn*.to_k', 'attn*.to_v', 'attn*.to_out.0', 'ff.net*', '*.proj_in', '*.proj_out'"
+CONV = "'*.conv1', '*.conv2', '*.conv_shortcut', '*.time_emb_proj', '*.downsamplers.*.conv', '*.upsamplers.*.conv'"
 
 # Options of kohya's trainer, or a data set configuration for it; lines of Atelier's.
 CASES = [
@@ -46,7 +51,7 @@ CASES = [
       "{path: ../kohya/reg, is_reg: true, shuffle: true, keep_tokens: 1, tag_dropout: 0.1, caption_dropout_every: 3}]",
       "resolution: 64", "bucket: {enabled: true, min: 32, max: 128, steps: 8}", "batch: 4", "micro_batch: 2", "steps: 20", "flip: true",
       "caption_dropout: 0.05", "prior_weight: 0.5", "text_encoder: train",
-      "lora: {rank: 8, alpha: 4, conv_rank: 4, conv_alpha: 1, dropout: 0.1, rank_dropout: 0.2, max_norm: 1}",
+      f"lora: {{rank: 8, alpha: 4, conv_rank: 4, conv_alpha: 1, dropout: 0.1, rank_dropout: 0.2, max_norm: 1, targets: [{TARGETS}, {CONV}]}}",
       "optimizer: {lr: 1e-4, text_encoder_lr: 5e-5, lora_plus: 16, schedule: cosine_restarts, warmup: 4, clip: 0.5}",
       "noise: {offset: 0.05, offset_adaptive: 0.005}", "loss: {type: huber, huber_schedule: exponential, huber_c: 0.2, min_snr: 5}"]),
     ("toml",
@@ -62,7 +67,7 @@ CASES = [
      ["datasets: [{path: '../kohya/data/2_sks sign', repeats: 3, caption: sks sign, prefix: a, shuffle: true}, {path: '../kohya/other/2_sks sign', "
       "repeats: 1, suffix: x, wildcards: true, secondary_separator: ';;', keep_separator: '', caption: man, flip: true}]",
       "resolution: 64", "bucket: {enabled: true, no_upscale: true, min: 32, max: 128, steps: 8}", "batch: 4", "micro_batch: 4", "steps: 8", "caption_dropout: 0",
-      "lora: {rank: 16, alpha: 16}", "optimizer: {lr: 1e-3}", "noise: {multires_iterations: 6, perturbation: 0.1, zero_snr: true}",
+      f"lora: {{rank: 16, alpha: 16, targets: [{TARGETS}]}}", "optimizer: {lr: 1e-3}", "noise: {multires_iterations: 6, perturbation: 0.1, zero_snr: true}",
       "loss: {debiased: true}", "gradient_checkpointing: true"]),
 ]
 
@@ -109,11 +114,23 @@ def values(options, toml):
     return scope["metadata"]
 
 
+def modules(options):
+    args = train_network.setup_parser().parse_args(options.split())
+    model = ROOT / "tests/vectors/sd15-tiny"
+    unet, text = diffusers.UNet2DConditionModel.from_pretrained(model / "unet"), transformers.CLIPTextModel.from_pretrained(model / "text_encoder")
+    # create_network adds to the class's own list where convolutions are adapted.
+    lora.LoRANetwork.UNET_TARGET_REPLACE_MODULE = ["Transformer2DModel"]
+    net = lora.create_network(1.0, args.network_dim, args.network_alpha, None, text, unet, **dict(a.split("=") for a in args.network_args or []))
+    # Newer releases of transformers leave out "text_model", which LoRA files have.
+    names = [n.lora_name.replace("lora_te_encoder", "lora_te_text_model_encoder") for n in net.text_encoder_loras]
+    return sorted([n.lora_name for n in net.unet_loras] + names * (not args.network_train_unet_only))
+
+
 def main():
     with tempfile.TemporaryDirectory() as tmp:
         lay_out(Path(tmp))
         os.chdir(tmp)
-        out = [{"name": name, "config": lines, "values": values(options, toml)} for name, options, toml, lines in CASES]
+        out = [{"name": name, "config": lines, "values": values(options, toml), "modules": modules(options)} for name, options, toml, lines in CASES]
     OUT.write_text(json.dumps(out, indent=1, sort_keys=True) + "\n")
 
 

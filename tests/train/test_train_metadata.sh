@@ -39,7 +39,7 @@ cp -r "$TMP/plain" "$TMP/again"
 check "metadata: may change when a run goes on" run again
 check "metadata: the new words are in the file" meta again 'm["modelspec.license"] == "CC-BY-4.0" and m["ss_steps"] == "4"'
 
-# The values that kohya's own code gives to the same settings on the same files (tests/peers/make_kohya_metadata.py).
+# The values and the modules of the network that kohya's own code makes of the same settings on the same files (tests/peers/make_kohya_metadata.py).
 mkdir -p "$TMP/kohya/data/2_sks sign" "$TMP/kohya/reg/1_sign" "$TMP/kohya/other/2_sks sign"
 copy() { # FROM COUNT TO [with captions]
     local f n=0
@@ -58,8 +58,10 @@ same_values() { # NAME: as tests/vectors/metadata/kohya-values.json says, but fo
     python3 - "$TMP/kohya-$1/out/lora.safetensors" "$1" <<'PY'
 import json, struct, sys
 f = open(sys.argv[1], "rb")
-ours = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))["__metadata__"]
-kohya = next(c for c in json.load(open("tests/vectors/metadata/kohya-values.json")) if c["name"] == sys.argv[2])["values"]
+ours = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
+case = next(c for c in json.load(open("tests/vectors/metadata/kohya-values.json")) if c["name"] == sys.argv[2])
+kohya, modules = case["values"], {name.split(".")[0] for name in ours if name[0] != "_"}
+ours = ours["__metadata__"]
 own = {"ss_session_id", "ss_training_started_at", "ss_sd_scripts_commit_hash", "ss_optimizer", "ss_training_comment", "ss_base_model_version"}
 def near(a, b):
     if isinstance(a, dict) and isinstance(b, dict):
@@ -72,7 +74,10 @@ def same(a, b):
 bad = [(k, ours.get(k), v) for k, v in kohya.items() if k not in own and not (k in ours and same(ours[k], v))]
 for k, a, v in bad:
     print(f"{k}: {a}, kohya {v}")
-sys.exit(len(bad) > 0 or len(kohya) < 60)
+odd = modules ^ set(case["modules"])
+if odd:
+    print("modules:", *sorted(odd))
+sys.exit(len(bad) > 0 or len(kohya) < 60 or len(odd) > 0)
 PY
 }
 for case in folders toml; do
