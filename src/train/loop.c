@@ -400,6 +400,6 @@ int train_plan_print(const TrainConf *c, Backend *be)
     printf("optimizer       %.1f MiB\n", n.state / mib);
     if (n.recomputed[0])
         printf("%s\n", n.recomputed);
-    printf("peak per rank   %.1f MiB, with %d thread%s\n", (n.arena + n.params + n.state) / mib, be->threads, be->threads > 1 ? "s" : "");
+    printf("peak per rank   %.1f MiB, with %d thread%s; the program and its libraries take about 100 MiB more\n", (n.arena + n.params + n.state) / mib, be->threads, be->threads > 1 ? "s" : "");
     return 0;
 }
