@@ -3,24 +3,30 @@
 # built with ThreadSanitizer.
 cd "$(dirname "$0")/../.." || exit 1
 export TSAN_OPTIONS="halt_on_error=1 ${TSAN_OPTIONS:-}"
-bad=0
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-for family in attention conv linear norm optim; do
-    if ! "$MUTATE" $family -1 >"$log" 2>&1; then
-        echo "not ok mutate: $family with all barriers"
-        tail -n 5 "$log" | sed 's/^/# /'
-        bad=1
-        continue
+families="attention conv linear norm optim"
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+
+each_barrier() { # FAMILY
+    local n site
+    if ! "$MUTATE" "$1" -1 >"$tmp/$1.log" 2>&1; then
+        echo "not ok mutate: $1 with all barriers"
+        tail -n 5 "$tmp/$1.log" | sed 's/^/# /'
+        return
     fi
-    echo "ok mutate: $family with all barriers"
+    echo "ok mutate: $1 with all barriers"
     while read -r _ n site; do
-        if "$MUTATE" $family "$n" >/dev/null 2>&1 </dev/null; then
-            echo "not ok mutate: $family without the barrier at $site fails nothing"
-            bad=1
+        if "$MUTATE" "$1" "$n" >/dev/null 2>&1 </dev/null; then
+            echo "not ok mutate: $1 without the barrier at $site fails nothing"
         else
-            echo "ok mutate: $family needs the barrier at $site"
+            echo "ok mutate: $1 needs the barrier at $site"
         fi
-    done < <(grep '^barrier ' "$log")
+    done < <(grep '^barrier ' "$tmp/$1.log")
+}
+for family in $families; do
+    [ "$(jobs -r | wc -l)" -lt "$(nproc)" ] || wait -n
+    each_barrier $family >"$tmp/$family" &
 done
-exit $bad
+wait
+for family in $families; do cat "$tmp/$family"; done | tee "$tmp/all"
+! grep -q '^not ok' "$tmp/all"

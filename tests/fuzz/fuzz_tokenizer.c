@@ -46,8 +46,7 @@ static void open_file(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static ClipBpe *tok;
-    /* run_fuzz.sh starts it in build/ */
-    if (!tok && clip_bpe_open(&tok, VOCABULARY) < 0 && clip_bpe_open(&tok, "../" VOCABULARY) < 0) {
+    if (!tok && clip_bpe_open(&tok, VOCABULARY) < 0) {
         fprintf(stderr, "%s\n", err_message());
         abort();
     }
