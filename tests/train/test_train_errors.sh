@@ -126,7 +126,7 @@ expect "pack that is not HDF5" 1 "pack.h5" 'datasets=[{path: pack.h5}]'
 begin
 flock "$TMP/case/out/.atelier.lock" sleep 60 &
 holder=$!
-sleep 0.2
+while flock -n "$TMP/case/out/.atelier.lock" true; do sleep 0.02; done
 expect "output folder in use" 1 "out: output folder is in use by another run"
 kill $holder
 wait $holder 2>/dev/null
