@@ -161,6 +161,26 @@ static int stop(void **state)
     return 0;
 }
 
+/* Forward alone and with gradients, in f32 and bf16, on the first `backends` of both: the graph as built and as rewritten give the same within
+ * the tolerance of the type, and `check` sees the two (backward: with gradients). */
+typedef void (*Check)(const Net *plain, const Net *fused, const Backend *be, int backward);
+
+static void compare_rewritten(Build forward, Build gradients, int backends, double tol, double tol_bf, Check check)
+{
+    for (int k = 0; k < 4 * backends; k++) {
+        Net plain, fused;
+        Backend *be = both[k / 4];
+        Dtype t = k & 2 ? DTYPE_BF16 : DTYPE_F32;
+        int backward = k & 1;
+        net_init(&plain, be, t, backward ? gradients : forward, NULL);
+        net_init(&fused, be, t, backward ? gradients : forward, be);
+        check(&plain, &fused, be, backward);
+        compare(&fused, &plain, t == DTYPE_F32 ? tol : tol_bf, be->name);
+        net_deinit(&plain);
+        net_deinit(&fused);
+    }
+}
+
 /* ---- upsampling into convolutions ---- */
 
 static const int pad1[4] = {1, 1, 1, 1};
@@ -201,24 +221,19 @@ static void build_read_upsampled(Net *n, OpBuild *b)
     keep(n, other);
 }
 
+static void check_upsampler(const Net *plain, const Net *fused, const Backend *be, int backward)
+{
+    (void)backward;
+    assert_int_equal(alive(plain, OP_UPSAMPLE_NEAREST), 2);
+    assert_int_equal(alive(fused, OP_UPSAMPLE_NEAREST), 0);
+    if (be == both[0])
+        assert_true(plan_arena_bytes(fused->plan) < plan_arena_bytes(plain->plan));
+}
+
 static void test_cuda_fusions__upsampling_changes_no_bit(void **state)
 {
-    static const Build builds[] = {build_upsampler, build_upsampler_gradients};
     (void)state;
-    for (int k = 0; k < 4 * BACKENDS; k++) {
-        Net plain, fused;
-        Backend *be = both[k / 4];
-        Dtype t = k & 2 ? DTYPE_BF16 : DTYPE_F32;
-        net_init(&plain, be, t, builds[k & 1], NULL);
-        net_init(&fused, be, t, builds[k & 1], be);
-        assert_int_equal(alive(&plain, OP_UPSAMPLE_NEAREST), 2);
-        assert_int_equal(alive(&fused, OP_UPSAMPLE_NEAREST), 0);
-        compare(&fused, &plain, 0, be->name);
-        if (be == both[0])
-            assert_true(plan_arena_bytes(fused.plan) < plan_arena_bytes(plain.plan));
-        net_deinit(&plain);
-        net_deinit(&fused);
-    }
+    compare_rewritten(build_upsampler, build_upsampler_gradients, BACKENDS, 0, 0, check_upsampler);
 }
 
 static void test_cuda_fusions__upsampling_that_others_read_stays(void **state)
@@ -265,27 +280,22 @@ static void build_adapters_gradients(Net *n, OpBuild *b)
     differentiate(n, y);
 }
 
+static void check_adapters(const Net *plain, const Net *fused, const Backend *be, int backward)
+{
+    (void)be;
+    assert_int_equal(alive(plain, OP_LINEAR_LOW), 0);
+    assert_int_equal(alive(plain, OP_LINEAR_BWD_X), 9 * backward);
+    assert_int_equal(alive(fused, OP_LINEAR_LOW), 3);
+    assert_int_equal(alive(fused, OP_LINEAR), 0);
+    assert_int_equal(alive(fused, OP_SCALE), 0);
+    assert_int_equal(alive(fused, OP_LINEAR_LOW_BWD_X), 3 * backward);
+    assert_int_equal(alive(fused, OP_LINEAR_BWD_X), 0);
+}
+
 static void test_cuda_fusions__low_rank_paths(void **state)
 {
-    static const Build builds[] = {build_adapters, build_adapters_gradients};
     (void)state;
-    for (int k = 0; k < 4; k++) {
-        Net plain, fused;
-        int backward = k / 2;
-        Dtype t = k & 1 ? DTYPE_BF16 : DTYPE_F32;
-        net_init(&plain, both[0], t, builds[backward], NULL);
-        net_init(&fused, both[0], t, builds[backward], both[0]);
-        assert_int_equal(alive(&plain, OP_LINEAR_LOW), 0);
-        assert_int_equal(alive(&plain, OP_LINEAR_BWD_X), 9 * backward);
-        assert_int_equal(alive(&fused, OP_LINEAR_LOW), 3);
-        assert_int_equal(alive(&fused, OP_LINEAR), 0);
-        assert_int_equal(alive(&fused, OP_SCALE), 0);
-        assert_int_equal(alive(&fused, OP_LINEAR_LOW_BWD_X), 3 * backward);
-        assert_int_equal(alive(&fused, OP_LINEAR_BWD_X), 0);
-        compare(&fused, &plain, t == DTYPE_F32 ? 1e-5 : 3e-2, dtype_name(t));
-        net_deinit(&plain);
-        net_deinit(&fused);
-    }
+    compare_rewritten(build_adapters, build_adapters_gradients, 1, 1e-5, 3e-2, check_adapters);
 }
 
 /* Like a LoRA but for one thing each: the path starts at another tensor, its h or the result without it is read by others. */
@@ -346,24 +356,19 @@ static int biased(const Net *n, OpKind k)
     return count;
 }
 
+static void check_gated(const Net *plain, const Net *fused, const Backend *be, int backward)
+{
+    (void)be;
+    assert_int_equal(biased(plain, OP_LINEAR), 2);
+    assert_int_equal(biased(fused, OP_LINEAR), 1);
+    assert_int_equal(biased(fused, OP_GEGLU), 1);
+    assert_int_equal(biased(fused, OP_GEGLU_BWD), backward);
+}
+
 static void test_cuda_fusions__bias_into_geglu(void **state)
 {
-    static const Build builds[] = {build_gated, build_gated_gradients};
     (void)state;
-    for (int k = 0; k < 4 * BACKENDS; k++) {
-        Net plain, fused;
-        Backend *be = both[k / 4];
-        Dtype t = k & 2 ? DTYPE_BF16 : DTYPE_F32;
-        net_init(&plain, be, t, builds[k & 1], NULL);
-        net_init(&fused, be, t, builds[k & 1], be);
-        assert_int_equal(biased(&plain, OP_LINEAR), 2);
-        assert_int_equal(biased(&fused, OP_LINEAR), 1);
-        assert_int_equal(biased(&fused, OP_GEGLU), 1);
-        assert_int_equal(biased(&fused, OP_GEGLU_BWD), k & 1);
-        compare(&fused, &plain, t == DTYPE_F32 ? 1e-5 : 6e-2, be->name);
-        net_deinit(&plain);
-        net_deinit(&fused);
-    }
+    compare_rewritten(build_gated, build_gated_gradients, BACKENDS, 1e-5, 6e-2, check_gated);
 }
 
 int main(void)
