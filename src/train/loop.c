@@ -206,8 +206,12 @@ static int look(Loop *l)
         values = train_optimizer_values(s, l->c, l->step.grad);
         TRY(train_step_show(&l->step, values));
     }
-    if (saved)
+    if (saved) {
         save_so_far(l, values);
+        comm_place(l->comm, TRAIN_AT_END, s->step, 0); /* the others have patience with the files */
+        TRY(comm_agree(l->comm, 0));
+        comm_place(l->comm, TRAIN_AT_LOOK, s->step, 0);
+    }
     if (valid)
         TRY(validate(l));
     train_watch_at(l->watch, s->step);

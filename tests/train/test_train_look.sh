@@ -45,6 +45,8 @@ make_config "steps: 14" "checkpoint: {every: 2}" "optimizer: {lr: 2e-3, ema: 0.9
 straight saved
 check "saves: after 6 and 12 steps" test "$(ls "$TMP/saved/out/saves" | tr '\n' ' ')" = "lora-00000006.safetensors lora-00000012.safetensors "
 check "saves: the training is the same" cmp "$TMP/saved/out/lora.safetensors" "$TMP/plain/out/lora.safetensors"
+MPIRUN="mpirun -np 2" run saved-np2
+check "saves: the same of two ranks" cmp "$TMP/saved/out/saves/lora-00000006.safetensors" "$TMP/saved-np2/out/saves/lora-00000006.safetensors"
 run six steps=6
 check "saves: what a run of 6 steps ends with" test "$(hash_of "$TMP/six/out/lora.safetensors")" = "$(hash_of "$TMP/saved/out/saves/lora-00000006.safetensors")"
 check "saves: not what one of 14 does" test "$(hash_of "$TMP/plain/out/lora.safetensors")" != "$(hash_of "$TMP/saved/out/saves/lora-00000006.safetensors")"
