@@ -297,6 +297,17 @@ static int compare_hash(IoH5 *f, const char *key, const char *now, const char *w
                           what);
 }
 
+/* Another instruction set or device: the run goes on, but not to the bytes of an undisturbed one. */
+static void compare_backend(IoH5 *f, const TrainOrigin *o, const char *path)
+{
+    char *then;
+    if (io_h5_attr_str(f, "/", "backend", &then) < 0)
+        return;
+    if (strcmp(then, o->backend) && o->data[0]) /* rank 0 alone knows the data's hash, and says it */
+        log_warn("%s was made by %s, this run goes on with %s: its last bits will be other ones", path, then, o->backend);
+    free(then);
+}
+
 /* ERR_RANGE: a sound checkpoint of another run. Other errors: damaged. */
 static int read_one(TrainState *s, const TrainConf *c, const TrainOrigin *o, const char *path)
 {
@@ -312,6 +323,7 @@ static int read_one(TrainState *s, const TrainConf *c, const TrainOrigin *o, con
     TRY_GOTO(compare_config(c, config, now.data, path));
     TRY_GOTO(compare_hash(f, "model_sha256", o->model, "weights of the model", path));
     TRY_GOTO(compare_hash(f, "data_sha256", o->data, "images or captions", path));
+    compare_backend(f, o, path);
     TRY_GOTO(io_h5_attr_i64(f, "/", "step", &step));
     TRY_GOTO(io_h5_attr_i64(f, "/", "skipped", &s->skipped));
     TRY_GOTO(io_h5_attr_str(f, "/", "sha256", &sum));

@@ -70,10 +70,28 @@ static int write_config(const Loop *l)
     return rc;
 }
 
+/* Ranks that compute other last bits would let the result depend on who computes what. Collective. */
+static int check_labels(Loop *l)
+{
+    enum { SIZE = 32 };
+    char mine[SIZE] = "", *all = malloc((size_t)l->comm->size * SIZE);
+    int rc = all ? 0 : err_set(ERR_NOMEM, "out of memory");
+    snprintf(mine, sizeof mine, "%s", l->task.be->label);
+    rc = comm_agree(l->comm, rc);
+    if (rc >= 0)
+        rc = comm_allgather(l->comm, mine, SIZE, all);
+    for (int r = 1; rc >= 0 && r < l->comm->size; r++)
+        if (strcmp(all, all + (size_t)r * SIZE))
+            rc = err_set(ERR_RANGE, "rank 0 computes with %s, rank %d with %s, and the result would depend on who computes what: set device, or "
+                         "ATELIER_ISA=base|avx2|avx512 in the environment, alike for all", all, r, all + (size_t)r * SIZE);
+    free(all);
+    return rc;
+}
+
 static int find_origin(Loop *l)
 {
     uint8_t sum[HASH_SIZE];
-    l->origin.backend = l->task.be->name;
+    l->origin.backend = l->task.be->label;
     if (l->comm->rank)
         return 0;
     TRY(train_dataset_digest(l->task.data, sum));
@@ -312,6 +330,7 @@ static int prepare(Loop *l)
     if (rc >= 0)
         rc = open_output(l);
     TRY(comm_agree(l->comm, rc));
+    TRY(check_labels(l));
     comm_guard_pause(l->comm, 1); /* a sweep goes on without ranks that are lost */
     TRY(train_dreambooth_generate(l->c, l->comm, l->task.be->threads));
     comm_guard_pause(l->comm, 0);

@@ -144,6 +144,21 @@ rm -r "$TMP/data"
 mv "$TMP/data.away" "$TMP/data"
 case_ "fewer steps than done" 1 "step-00000010.h5 is past the 5 steps" steps=5
 
+# ---- other last bits ----
+if "$BIN" info | grep -qE '^kernels +base'; then
+    echo "skip instruction sets"
+else
+    begin
+    (cd "$TMP/case" && mpirun -np 1 "$BIN" train ../train.yaml output=mixed : -np 1 -x ATELIER_ISA=base "$BIN" train ../train.yaml output=mixed) >"$TMP/case/log" 2>&1
+    check "ranks with different instruction sets: exit code" test $? -eq 1
+    check "ranks with different instruction sets: message" grep -qE "rank 0 computes with cpu-avx[0-9]+, rank 1 with cpu-base" "$TMP/case/log"
+    begin
+    ATELIER_ISA=base run case steps=12
+    check "resumed with another instruction set: goes on" test $? -eq 0
+    check "resumed with another instruction set: a warning" \
+        grep -qE "step-00000010.h5 was made by cpu-avx[0-9]+, this run goes on with cpu-base" "$TMP/case/log"
+fi
+
 # ---- damaged checkpoints ----
 damaged() { # NAME COMMAND on the newest checkpoint: the run goes on from the older one and ends alike
     begin
