@@ -16,6 +16,12 @@ eval "$SETUP"
 export SLURM_PMIX_FENCE=${SLURM_PMIX_FENCE:-tree}
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1} OMP_PROC_BIND=${OMP_PROC_BIND:-false}
 
+# Once on every node, with all the GPUs that the job has there.
+on_nodes() { # COMMAND...
+    timeout 60 env -u SLURM_GPUS_PER_TASK -u SLURM_TRES_PER_TASK srun --overlap --mpi=none -N "${SLURM_JOB_NUM_NODES:-1}" \
+        -n "${SLURM_JOB_NUM_NODES:-1}" --ntasks-per-node=1 ${SLURM_GPUS_ON_NODE:+--gpus-per-node=$SLURM_GPUS_ON_NODE} "$@"
+}
+
 # ---- what ran where: the first lines of every log ----
 node_report() {
     local gpus nics
@@ -30,8 +36,7 @@ report() {
     say "start on ${SLURM_JOB_NODELIST:-?}: ${SLURM_NTASKS:-1} tasks on ${SLURM_JOB_NUM_NODES:-1} nodes, ${SLURM_CPUS_PER_TASK:-1} cores each," \
         "restarts ${SLURM_RESTART_COUNT:-0}, partition ${SLURM_JOB_PARTITION:-?}"
     export -f node_report
-    timeout 60 srun --overlap --mpi=none -N "${SLURM_JOB_NUM_NODES:-1}" -n "${SLURM_JOB_NUM_NODES:-1}" --ntasks-per-node=1 bash -c node_report 2>&1 |
-        sed 's/^/  /'
+    on_nodes bash -c node_report 2>&1 | sed 's/^/  /'
     srun --version | sed 's/^/  /'
     env -u SLURM_JOB_ID "$ATELIER" info 2>&1 | sed 's/^/  /'
     env | grep -E '^(NCCL|UCX|OMPI_MCA|OMP|HDF5|SLURM_PMIX)_' | sort | sed 's/^/  /'
@@ -43,14 +48,13 @@ scratch_open() {
     scratch=
     [ -n "$SCRATCH" ] || return 0
     scratch=$SCRATCH/atelier-$job
-    srun --overlap --mpi=none -N "${SLURM_JOB_NUM_NODES:-1}" -n "${SLURM_JOB_NUM_NODES:-1}" --ntasks-per-node=1 mkdir -p "$scratch" ||
+    on_nodes mkdir -p "$scratch" ||
         { scratch=; say "no scratch in $SCRATCH"; return 0; }
     export TMPDIR=$scratch CUDA_CACHE_PATH=$scratch/cuda
     if [ "$COMMAND" = train ]; then OVERRIDES+=("cache=$scratch/cache" cache_scope=node); fi
 }
 scratch_close() {
-    [ -z "$scratch" ] || timeout 60 srun --overlap --mpi=none -N "${SLURM_JOB_NUM_NODES:-1}" -n "${SLURM_JOB_NUM_NODES:-1}" \
-        --ntasks-per-node=1 rm -rf "$scratch"
+    [ -z "$scratch" ] || on_nodes rm -rf "$scratch"
 }
 
 # ---- the run: a warning stops it with all work saved, and the job goes back to the queue ----
@@ -61,7 +65,11 @@ launch() {
         [ "$COMMAND" = sweep ] && stop=--kill-on-bad-exit=0 # the other ranks do the work of one that dies
         exec srun --mpi="$MPI" $stop ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK} "$@"
         ;;
-    mpirun) exec mpirun -np "$SLURM_NTASKS" --bind-to none "$@" ;;
+    mpirun)
+        unset SLURM_GPUS_PER_TASK SLURM_TRES_PER_TASK # mpirun's daemon is one task: a node's ranks would get one GPU among them
+        [ -z "${SLURM_GPUS_ON_NODE:-}" ] || export SLURM_GPUS_PER_NODE=$SLURM_GPUS_ON_NODE
+        exec mpirun -np "$SLURM_NTASKS" --bind-to none "$@"
+        ;;
     none) exec "$@" ;;
     *) say "LAUNCHER=$LAUNCHER: expected srun, mpirun or none"; exit 2 ;;
     esac
@@ -88,8 +96,7 @@ job_shows() { # PATTERN
 preempted() { job_shows PreemptTime= && ! job_shows PreemptTime=None; }
 # A node died under the run, and Slurm itself has not noticed yet.
 node_lost() {
-    [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ] && ! timeout 60 srun --overlap --mpi=none -N "$SLURM_JOB_NUM_NODES" -n "$SLURM_JOB_NUM_NODES" \
-        --ntasks-per-node=1 true 2>/dev/null && job_shows "" && say "not all nodes answer"
+    [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ] && ! on_nodes true 2>/dev/null && job_shows "" && say "not all nodes answer"
 }
 # Whether to go on in another turn. A rank that is a little later than the others to end with code 3 is killed by srun: 137, 143; one that
 # has only just started, by the warning itself: 138.

@@ -75,7 +75,8 @@ C
     } >"$S/etc/slurm.conf"
     for i in 0 1; do mknod "$S/dev/gpu$i" c 1 3 2>/dev/null || : >"$S/dev/gpu$i"; done # a container may forbid devices
     echo "NodeName=node[1-$n] Name=gpu File=$S/dev/gpu[0-1]" >"$S/etc/gres.conf"
-    export SLURM_CONF=$S/etc/slurm.conf OMPI_MCA_btl_tcp_if_include=127.0.0.1/8 OMPI_MCA_oob_tcp_if_include=127.0.0.1/8 # other networks come and go
+    export SLURM_CONF=$S/etc/slurm.conf OMPI_MCA_btl=tcp,self # nodes that share /dev/shm would meet in it
+    export OMPI_MCA_btl_tcp_if_include=127.0.0.1/8 OMPI_MCA_oob_tcp_if_include=127.0.0.1/8 # other networks come and go
     /usr/sbin/slurmctld -f "$SLURM_CONF" || return 1
     for i in $(seq 1 "$n"); do node_start "node$i" || return 1; done
     for i in $(seq 300); do
@@ -112,6 +113,9 @@ cluster_stop() {
     for p in "$S"/run/slurmd.*.pid; do
         p=${p##*/slurmd.}
         node_kill "${p%.pid}"
+    done
+    for p in $(pgrep -x slurmstepd); do # of a step that was just starting
+        ! grep -qz "^SLURM_CONF=$SLURM_CONF\$" "/proc/$p/environ" 2>/dev/null || kill -9 "$p"
     done
     for p in $(cat "$S/run/slurmctld.pid" "$S/run/munge/pid" 2>/dev/null); do
         kill "$p" 2>/dev/null

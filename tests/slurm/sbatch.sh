@@ -37,10 +37,14 @@ check "scripts: say what they lack" grep -q "2 ATELIER_SLURM must be" <(
 mkdir -p "$TMP/two" && (cd "$TMP/two" && "$BIN" lock ../train.yaml >/dev/null) # what is read is the same on all nodes, or the job does not begin
 job two -- --locked
 two=$id
+# Two ranks on a node: srun shows each its own GPU, mpirun both, of which the program takes one by the rank's place.
+printf '#!/bin/bash\n[ "$1" != train ] || echo "$SLURMD_NODENAME $CUDA_VISIBLE_DEVICES" >>gpus\nexec "%s" "$@"\n' "$BIN" >"$TMP/gpus"
+chmod +x "$TMP/gpus"
+pairs="--ntasks-per-node=2 --export=ALL,ATELIER=$TMP/gpus"
 # Warned before the program has begun: the first turn waits for that.
-job early --export='ALL,SETUP=[ "${SLURM_RESTART_COUNT:-0}" != 0 ] || { touch began; until [ -e warned ]; do sleep 0.1; done; }'
+job early $pairs,SETUP='[ "${SLURM_RESTART_COUNT:-0}" != 0 ] || { touch began; until [ -e warned ]; do sleep 0.1; done; }'
 early=$id
-job pmpi --export=ALL,LAUNCHER=mpirun
+job pmpi $pairs,LAUNCHER=mpirun
 ended two "$two"
 check "two: two nodes" grep -q "2 tasks on 2 nodes" "$TMP/two/log"
 check "two: both nodes report" test "$(grep -c '^  node[0-9]: ' "$TMP/two/log")" -eq 2
@@ -48,12 +52,14 @@ check "two: the libraries" grep -q "libraries .*MPI" "$TMP/two/log"
 check "two: the fence that waits for all" grep -q "SLURM_PMIX_FENCE=tree" "$TMP/two/log"
 check "two: one GPU for a task" grep -q 'GPUs .*\[[01]\]' "$TMP/two/log"
 
-ended pmpi
-i=600; until [ -e "$TMP/early/began" ] || [ $((i -= 1)) = 0 ]; do sleep 0.1; done
+i=1200; until [ -e "$TMP/early/began" ] || [ $((i -= 1)) = 0 ]; do sleep 0.1; done
 scancel --signal=USR1 --batch "$early"
-i=600; until grep -q "warned of the end" "$TMP/early/log" || [ $((i -= 1)) = 0 ]; do sleep 0.1; done
+i=1200; until grep -q "warned of the end" "$TMP/early/log" || [ $((i -= 1)) = 0 ]; do sleep 0.1; done
 touch "$TMP/early/warned"
+ended pmpi
+check "pmpi: all GPUs of a node for its ranks" test "$(cut -d ' ' -f 2 "$TMP/pmpi/gpus" | tr '\n' ' ')" = "0,1 0,1 0,1 0,1 "
 ended early "$early"
+check "early: a GPU for each rank" test "$(sort -u "$TMP/early/gpus" | cut -d ' ' -f 2 | tr '\n' ' ')" = "0 1 0 1 "
 check "early: restart is logged" grep -q "restarts 1" "$TMP/early/log"
 
 # Ranks that end later than rank 0 (it waits until they are about to): srun kills them. $LATE says what SIGTERM does to them then: "-" ends
