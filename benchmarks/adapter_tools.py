@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Times `atelier resize`, `extract` and `merge` beside kohya's scripts of the same jobs, in alternation: seconds and ratios.
+"""Times `atelier resize`, `extract` and `merge` beside kohya's scripts of the same jobs, one after the other: seconds that passed, CPU
+seconds (which other programs on the machine disturb less), ratio of the latter.
 
     KOHYA=CHECKOUT python3 benchmarks/adapter_tools.py MODEL [JOB...]
 
@@ -84,6 +85,13 @@ JOBS = {"resize": (["resize", "lora.safetensors", "-o", "8.safetensors", "--rank
         "extract": (["extract", MODEL, "merged", "-o", "32.safetensors", "--rank", "32", *TARGETS], kohya_extract)}
 
 
+def timed(job):
+    """Seconds, CPU seconds of this process and its children."""
+    began, cpu = time.perf_counter(), sum(os.times()[:4])
+    job()
+    return time.perf_counter() - began, sum(os.times()[:4]) - cpu
+
+
 def main():
     atelier = [os.environ.get("ATELIER_BIN", str(ROOT / "atelier"))]
     jobs = sys.argv[2:] or list(JOBS)
@@ -94,12 +102,10 @@ def main():
             subprocess.run(atelier + JOBS["merge"][0], check=True, stdout=subprocess.DEVNULL)
         for name in jobs:
             command, peer = JOBS[name]
-            began = time.perf_counter()
-            subprocess.run(atelier + command, check=True, stdout=subprocess.DEVNULL)
-            middle = time.perf_counter()
-            peer()
-            ours, theirs = middle - began, time.perf_counter() - middle
-            print(f"{name:8} atelier {ours:7.1f} s  kohya {theirs:7.1f} s  ratio {theirs / ours:.1f}", flush=True)
+            ours = timed(lambda: subprocess.run(atelier + command, check=True, stdout=subprocess.DEVNULL))
+            theirs = timed(peer)
+            print(f"{name:8} atelier {ours[0]:7.1f} s, CPU {ours[1]:7.2f} s  kohya {theirs[0]:7.1f} s, CPU {theirs[1]:7.2f} s  "
+                  f"ratio {theirs[1] / ours[1]:.1f}", flush=True)
 
 
 main()
