@@ -15,11 +15,11 @@
 #include "comm/comm_impl.h"
 
 /* Words of a report to rank 0, and of rank 0's to the others. */
-enum { R_ENTERED, R_LEFT, R_PLACE, R_GONE, R_DONE, R_FAILED };
+enum { R_ENTERED, R_LEFT, R_PLACE, R_GONE, R_DONE, R_FAILED, R_MOVES };
 enum { V_FAULT, V_RANK, V_COUNT, V_WAITED, V_AT, V_WAITING, V_SAVER, V_DONE };
-typedef enum { FAULT_NONE, FAULT_GONE, FAULT_SILENT, FAULT_LATE, FAULT_STUCK, FAULT_ITSELF } Fault;
+typedef enum { FAULT_NONE, FAULT_GONE, FAULT_SILENT, FAULT_LATE, FAULT_STUCK, FAULT_ITSELF, FAULT_IDLE } Fault;
 static const long TICK_NS = 50000000;
-static const double BEAT = 1, GRACE = 10, LEAVE = 300, NO_LIMIT = 600, SILENCE = 60;
+static const double BEAT = 1, GRACE = 10, LEAVE = 300, NO_LIMIT = 600, SILENCE = 60, IDLE = 3;
 
 typedef struct {
     char host[64];
@@ -27,8 +27,8 @@ typedef struct {
 } Who;
 
 typedef struct {
-    double heard;
-    int64_t entered, left, place;
+    double heard, moved; /* when; moved: its main thread */
+    int64_t entered, left, place, moves;
 } Peer;
 
 struct CommGuard {
@@ -40,7 +40,7 @@ struct CommGuard {
     int running;
     pthread_mutex_t lock; /* of all below */
     int ending, paused;
-    int64_t entered, left, place;
+    int64_t entered, left, place, moves;
     double now;        /* seconds that this process was awake */
     Peer *peer;        /* [size]; rank 0: all, others: [0].heard */
     int64_t failed;    /* 1 + a rank that cannot take part; 0: none */
@@ -112,6 +112,10 @@ static void describe(CommGuard *g)
     case FAULT_ITSELF:
         snprintf(g->text, sizeof g->text, "%s could not go on at %s; its own message says why", who, at);
         break;
+    case FAULT_IDLE:
+        snprintf(g->text, sizeof g->text, "no rank has moved for %.0f s; the longest at rest is %s, last seen on its way to %s", IDLE * wait,
+                 who, at);
+        break;
     default:
         snprintf(g->text, sizeof g->text, "all ranks arrived at %s, but it did not end within %.0f s: the network or a GPU hangs", place, wait);
         break;
@@ -172,6 +176,20 @@ static void judge_late(CommGuard *g, int64_t place, int waiting)
         judge(g, FAULT_STUCK, 0, g->size, place, place, waiting);
 }
 
+/* None waits: each has IDLE times as long for what it is about as others would wait, since it may just have much to do. */
+static void judge_idle(CommGuard *g)
+{
+    int first = 0;
+    for (int r = 0; r < g->size; r++) {
+        int times = place_of(g, g->peer[r].place)->times;
+        if (!times || g->now - g->peer[r].moved <= IDLE * g->conf.patience * times)
+            return;
+        if (g->peer[r].moved < g->peer[first].moved)
+            first = r;
+    }
+    judge(g, FAULT_IDLE, first, g->size, g->peer[first].place, g->peer[first].place, 0);
+}
+
 /* Rank 0 if it is not itself waited for, else the first that waits. */
 static void choose_saver(CommGuard *g)
 {
@@ -196,6 +214,8 @@ static void judge_all(CommGuard *g)
     int times = place_of(g, place)->times;
     if (waiting && times && limit > 0 && g->now - g->since > limit * times)
         judge_late(g, place, waiting);
+    if (!waiting && limit > 0)
+        judge_idle(g);
     if (g->verdict[V_FAULT] && g->verdict[V_SAVER] < 0)
         choose_saver(g);
 }
@@ -218,6 +238,12 @@ static void look_for_ended(CommGuard *g)
 
 /* ---- messages; the lock is held ---- */
 
+static void note(CommGuard *g, int rank, int64_t entered, int64_t left, int64_t place, int64_t moves)
+{
+    Peer *p = &g->peer[rank];
+    *p = (Peer){g->now, p->moves == moves ? p->moved : g->now, entered, left, place, moves};
+}
+
 static void take_messages(CommGuard *g)
 {
     int64_t w[COMM_WORDS];
@@ -225,9 +251,7 @@ static void take_messages(CommGuard *g)
         Peer *p = &g->peer[from];
         p->heard = g->now;
         if (g->rank == 0) {
-            p->entered = w[R_ENTERED];
-            p->left = w[R_LEFT];
-            p->place = w[R_PLACE];
+            note(g, from, w[R_ENTERED], w[R_LEFT], w[R_PLACE], w[R_MOVES]);
             if (!g->gone)
                 g->gone = w[R_GONE];
             g->done |= w[R_DONE] != 0;
@@ -243,7 +267,7 @@ static void take_messages(CommGuard *g)
 
 static void send_messages(CommGuard *g)
 {
-    const int64_t report[COMM_WORDS] = {g->entered, g->left, g->place, g->gone, g->done, g->failed};
+    const int64_t report[COMM_WORDS] = {g->entered, g->left, g->place, g->gone, g->done, g->failed, g->moves};
     if (g->rank) {
         link_send(g->link, 0, report);
         return;
@@ -277,7 +301,7 @@ static void tick(CommGuard *g, double *last, double *sent)
     int due = g->now - *sent >= period || (g->failed && !before);
     if (due)
         look_for_ended(g);
-    g->peer[g->rank] = (Peer){g->now, g->entered, g->left, g->place};
+    note(g, g->rank, g->entered, g->left, g->place, g->moves);
     if (g->rank == 0 && g->link)
         judge_all(g);
     else
@@ -393,7 +417,7 @@ void comm_guard_pause(Comm *c, int paused)
     pthread_mutex_lock(&g->lock);
     g->paused = paused;
     for (int r = 0; r < g->size; r++)
-        g->peer[r].heard = g->now;
+        g->peer[r].heard = g->peer[r].moved = g->now;
     pthread_mutex_unlock(&g->lock);
 }
 
@@ -404,6 +428,7 @@ void comm_place(Comm *c, int place, int64_t step, int part)
         return;
     pthread_mutex_lock(&g->lock);
     g->place = pack(place, step, part);
+    g->moves++;
     pthread_mutex_unlock(&g->lock);
 }
 
@@ -414,6 +439,7 @@ void comm_place_part(Comm *c, int part)
         return;
     pthread_mutex_lock(&g->lock);
     g->place = (g->place & ~pack(0, 0, -1)) | pack(0, 0, part);
+    g->moves++;
     pthread_mutex_unlock(&g->lock);
 }
 
@@ -450,6 +476,7 @@ int comm_guard_enter(Comm *c)
         return 0;
     pthread_mutex_lock(&g->lock);
     g->entered++;
+    g->moves++;
     pthread_mutex_unlock(&g->lock);
     return 0;
 }
@@ -461,6 +488,7 @@ void comm_guard_leave(Comm *c)
         return;
     pthread_mutex_lock(&g->lock);
     g->left = g->entered;
+    g->moves++;
     pthread_mutex_unlock(&g->lock);
 }
 

@@ -7,7 +7,8 @@
  *  - a rank of which nothing was heard for `patience` seconds, or a minute if that is less: it is stopped, or its node or the network is down;
  *  - a rank for which others wait for `patience` seconds times the place's own factor;
  *  - a rank that says so itself (comm_guard_fail);
- *  - all, when all are there and the operation does not end in that time.
+ *  - all, when all are there and the operation does not end in that time;
+ *  - all, when none waits and none has come to another place, or again to its own (comm_place), in three times that time.
  * Time in which a process was itself stopped does not count (a suspended job goes on afterwards).
  * Where MPI was started without MPI_THREAD_MULTIPLE only ended processes of the own host are noticed. */
 #ifndef COMM_GUARD_H
@@ -34,7 +35,8 @@ typedef struct {
 int comm_guard_create(Comm *c, const CommGuardConf *conf);
 /* No verdicts while paused: for phases that get over the loss of a rank by themselves. Collective in spirit: call it on every rank. */
 void comm_guard_pause(Comm *c, int paused);
-/* What the next collectives of this rank are: a place, a step (counted from 1; 0: none) and a part of it (from 1; 0: none).
+/* What the next collectives of this rank are: a place, a step (counted from 1; 0: none) and a part of it (from 1; 0: none). A sign of life of the
+ * main thread too: call it before every piece of work.
  * All these do nothing without a watchdog. */
 void comm_place(Comm *c, int place, int64_t step, int part);
 void comm_place_part(Comm *c, int part);
