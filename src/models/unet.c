@@ -148,15 +148,37 @@ static OpRef up_path(NnCtx *nn, const UnetConfig *c, OpRef x, OpRef emb, OpRef c
     return x;
 }
 
+/* linear_2(silu(linear_1(e))) + res */
+static OpRef embedding_mlp(NnCtx *nn, const UnetConfig *c, OpRef e, OpRef res)
+{
+    e = op_act(nn->b, nn_linear(nn, "linear_1", e, c->time_dim, 1, OP_NONE), ACT_SILU);
+    return nn_linear(nn, "linear_2", e, c->time_dim, 1, res);
+}
+
+static OpRef add_embedding(NnCtx *nn, const UnetConfig *c, const UnetAdded *added, OpRef emb)
+{
+    OpRef text = nn_to_compute(nn, added->text);
+    OpRef e = op_time_embed(nn->b, added->sizes, added->size_dim, c->flip_sin_to_cos, c->freq_shift, 10000.0f, graph_dtype(nn->g));
+    if (text < 0 || e < 0)
+        return OP_NONE;
+    int64_t n = graph_meta(nn->g, text)->shape.dim[0];
+    e = op_concat(nn->b, text, op_reshape(nn->b, e, SHAPE(n, shape_count(&graph_meta(nn->g, e)->shape) / n)));
+    size_t mark = nn_push(nn, "add_embedding");
+    e = embedding_mlp(nn, c, e, emb);
+    nn_pop(nn, mark);
+    return e;
+}
+
 /* SiLU of the time embedding, as every resnet takes it. */
-static OpRef time_embedding(NnCtx *nn, const UnetConfig *c, OpRef t)
+static OpRef time_embedding(NnCtx *nn, const UnetConfig *c, OpRef t, const UnetAdded *added)
 {
     OpRef e = op_time_embed(nn->b, t, c->channels[0], c->flip_sin_to_cos, c->freq_shift, 10000.0f, graph_dtype(nn->g));
     e = nn_tap(nn, "time_proj", e);
     size_t mark = nn_push(nn, "time_embedding");
-    e = op_act(nn->b, nn_linear(nn, "linear_1", e, c->time_dim, 1, OP_NONE), ACT_SILU);
-    e = nn_tap(nn, NULL, nn_linear(nn, "linear_2", e, c->time_dim, 1, OP_NONE));
+    e = nn_tap(nn, NULL, embedding_mlp(nn, c, e, OP_NONE));
     nn_pop(nn, mark);
+    if (added)
+        e = add_embedding(nn, c, added, e);
     return op_act(nn->b, e, ACT_SILU);
 }
 
@@ -176,6 +198,11 @@ static int check_inputs(NnCtx *nn, const UnetConfig *c, OpRef x, OpRef context)
 
 OpRef unet_forward(NnCtx *nn, const UnetConfig *c, OpRef x, OpRef t, OpRef context)
 {
+    return unet_forward_added(nn, c, x, t, context, NULL);
+}
+
+OpRef unet_forward_added(NnCtx *nn, const UnetConfig *c, OpRef x, OpRef t, OpRef context, const UnetAdded *added)
+{
     Skips skips = {.count = 0};
     int rc = check_inputs(nn, c, x, context);
     if (rc < 0)
@@ -184,7 +211,7 @@ OpRef unet_forward(NnCtx *nn, const UnetConfig *c, OpRef x, OpRef t, OpRef conte
     context = nn_to_compute(nn, context);
     if (c->center_input)
         x = op_add_bcast(nn->b, op_scale(nn->b, x, 2, OP_NONE), nn_constant(nn, -1, SHAPE(c->in_channels)), BCAST_CHANNEL);
-    OpRef emb = time_embedding(nn, c, t);
+    OpRef emb = time_embedding(nn, c, t, added);
     x = nn_conv(nn, "conv_in", x, c->channels[0], c->conv_in_kernel, 1, NN_SAME, OP_NONE);
     skip_push(&skips, x);
     x = down_path(nn, c, x, emb, context, &skips);

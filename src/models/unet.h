@@ -38,4 +38,14 @@ int unet_config(UnetConfig *c, const ModelJson *j);
  * float dtype. Any H, W >= 1: the upsampler goes to the size of the skip. The current path is the root. */
 OpRef unet_forward(NnCtx *nn, const UnetConfig *c, OpRef x, OpRef t, OpRef context);
 
+/* SDXL's conditioning beside the context (addition_embed_type text_time): what "add_embedding" makes of both is added to the time embedding.
+ * No pipeline gives it yet; benchmarks/gpu measures networks of that shape. */
+typedef struct {
+    OpRef text;   /* [N,D], any float dtype: pooled text embedding */
+    OpRef sizes;  /* F32 [N*k]: original size, crop and target size (k = 6) */
+    int size_dim; /* addition_time_embed_dim: values that each of them becomes */
+} UnetAdded;
+/* added NULL: unet_forward. */
+OpRef unet_forward_added(NnCtx *nn, const UnetConfig *c, OpRef x, OpRef t, OpRef context, const UnetAdded *added);
+
 #endif

@@ -115,6 +115,43 @@ static void test_models_unet__odd_sizes(void **state)
     check_plain("sd21", "sd21_odd");
 }
 
+/* SDXL's kind of conditioning, against diffusers (tests/peers/make_sdxl.py). */
+static void test_models_unet__sdxl(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"sample", "timestep", "encoder_hidden_states", "text_embeds", "time_ids"};
+    UnetConfig c = {.levels = 2, .channels = {8, 16}, .layers = {1, 1}, .heads = {1, 2}, .depth = {1, 2}, .down_cross = {0, 1}, .up_cross = {1, 0},
+                    .in_channels = 4, .out_channels = 4, .context = 12, .groups = 4, .eps = 1e-5f, .linear_projection = 1, .flip_sin_to_cos = 1,
+                    .conv_in_kernel = 3, .conv_out_kernel = 3, .downsample_padding = 1, .time_dim = 32, .sample_size = 8};
+    Fix f;
+    IoSafetensors *ref, *weights;
+    OpRef in[5];
+    fix_open(&f, DTYPE_F32);
+    OK(io_safetensors_open(&ref, "tests/vectors/sdxl-tiny/ref.safetensors"));
+    for (int i = 0; i < 5; i++) {
+        Ref r = ref_get(ref, names[i], i == 0);
+        in[i] = graph_input(f.g, names[i], DTYPE_F32, i == 4 ? SHAPE(r.count) : r.shape);
+        free(r.v);
+    }
+    size_t mark = nn_push(&f.nn, "unet");
+    OpRef y = unet_forward_added(&f.nn, &c, in[0], in[1], in[2], &(UnetAdded){in[3], in[4], 8});
+    nn_pop(&f.nn, mark);
+    OK(graph_status(f.g));
+    fix_keep(&f, y);
+    weights = fix_load(&f, "unet", "tests/vectors/sdxl-tiny", NULL);
+    fix_plan(&f);
+    for (int i = 0; i < 5; i++) {
+        Ref r = ref_get(ref, names[i], i == 0);
+        fix_write(&f, in[i], &r);
+        free(r.v);
+    }
+    OK(exec_run(f.ex));
+    check_error("output", fix_error(&f, y, ref, "output"), REL_F32);
+    fix_close(&f);
+    io_safetensors_close(weights);
+    io_safetensors_close(ref);
+}
+
 static void test_models_unet__bf16(void **state)
 {
     (void)state;
@@ -295,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_models_unet__sd21_taps),
         cmocka_unit_test(test_models_unet__output_without_taps),
         cmocka_unit_test(test_models_unet__odd_sizes),
+        cmocka_unit_test(test_models_unet__sdxl),
         cmocka_unit_test(test_models_unet__bf16),
         cmocka_unit_test(test_models_unet__threads_do_not_matter),
         cmocka_unit_test(test_models_unet__items_do_not_matter),
