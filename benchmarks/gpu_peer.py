@@ -272,15 +272,31 @@ def unet(kind):
         conf = dict(block_out_channels=(320, 640, 1280), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
                     transformer_layers_per_block=(1, 2, 10), use_linear_projection=True, down_block_types=("DownBlock2D", down, down),
                     up_block_types=(up, up, "UpBlock2D"))
+    if kind == "sdxl":
+        text, sizes = added_dims()
+        conf.update(addition_embed_type="text_time", addition_time_embed_dim=sizes, projection_class_embeddings_input_dim=text + 6 * sizes,
+                    use_linear_projection=True)
     with torch.device(DEVICE):
         net = UNet2DConditionModel(**conf)
     return net.to(torch.bfloat16).to(memory_format=torch.channels_last)
+
+
+def added_dims():
+    """Values of the pooled text embedding, and of each of the six sizes: 2816 in all."""
+    return (16, 8) if TINY else (1280, 256)
 
 
 def inputs(net, n, side):
     side = dim(side, 4)
     return (rand(n, 4, side, side, channels_last=True), torch.full((n,), 500, device=DEVICE),
             rand(n, 5 if TINY else 77, net.config.cross_attention_dim))
+
+
+def added(net, n):
+    if net.config.addition_embed_type is None:
+        return {}
+    sizes = torch.tensor([[1024, 1024, 0, 0, 1024, 1024]] * n, **BF)
+    return {"added_cond_kwargs": {"text_embeds": rand(n, added_dims()[0]), "time_ids": sizes}}
 
 
 def nets():
@@ -294,10 +310,10 @@ def nets():
             run = torch.compile(net, mode="reduce-overhead") if variant == "compile" else net
             for name, n, side in cases:
                 with torch.inference_mode():
-                    args = inputs(net, n, side)
+                    args, more = inputs(net, n, side), added(net, n)
                     for _ in range(4):
-                        run(*args)
-                    say("peer", name, f"{median_of(lambda: run(*args), 1 if TINY else 30):.4g}", variant)
+                        run(*args, **more)
+                    say("peer", name, f"{median_of(lambda: run(*args, **more), 1 if TINY else 30):.4g}", variant)
         del net, run
         torch.cuda.empty_cache() if GPU else None
 

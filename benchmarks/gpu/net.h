@@ -14,16 +14,16 @@ typedef struct {
     NnParams *params;
     Plan *plan;
     Exec *ex;
-    OpRef x, time, context, out;
+    OpRef x, time, context, text, sizes, out; /* text, sizes: SDXL's; OP_NONE */
     int64_t items, side, channels, length, width;
 } Net;
 
 void net_sd15(const Gpu *g, UnetConfig *c);
-/* Without the text-and-size embedding, two small products on a vector. */
 void net_sdxl(const Gpu *g, UnetConfig *c);
 
-/* Emits the network over `items` latents of side x side. Then net_plan, after what else is added to the graph. net_close in every case. */
-int net_build(Net *n, const Gpu *g, const UnetConfig *c, int64_t items, int64_t side, const NnLora *const *lora, NnModules *modules);
+/* Emits the network over `items` latents of side x side; sdxl: with the pooled text embedding (1280 values) and the six sizes (256 each) that are
+ * added to the time embedding. Then net_plan, after what else is added to the graph. net_close in every case. */
+int net_build(Net *n, const Gpu *g, const UnetConfig *c, int64_t items, int64_t side, int sdxl, const NnLora *const *lora, NnModules *modules);
 /* Random values for every parameter of the graph that the set lacks. */
 int net_fill(Net *n);
 int net_plan(Net *n);

@@ -10,7 +10,7 @@
 typedef struct {
     const Gpu *g;
     int64_t n, chunks;
-    KernelChunk *chunk;
+    KernelChunk *chunk, *chunk_bf16;
     KernelRate *rate;
     KernelMoments moments;
     float *p, *m, *v, *grad, *map, *m_max, *v_max;
@@ -28,7 +28,16 @@ static int adamw(void *ctx, int set)
 {
     Optim *o = ctx;
     (void)set;
-    kernel_adamw(o->chunk, o->chunks, o->rate, o->p, o->m, o->v, o->grad, &o->moments, o->g->stream);
+    kernel_optim(KERNEL_ADAMW, o->chunk, o->chunks, o->rate, o->p, o->m, o->v, o->grad, &o->moments, o->g->stream);
+    return 0;
+}
+
+/* The same memory holds bf16 values. */
+static int adamw_bf16(void *ctx, int set)
+{
+    Optim *o = ctx;
+    (void)set;
+    kernel_optim(KERNEL_ADAMW, o->chunk_bf16, o->chunks, o->rate, o->p, o->m, o->v, o->grad, &o->moments, o->g->stream);
     return 0;
 }
 
@@ -96,7 +105,7 @@ static int tables(Optim *o)
 {
     float map[512];
     const float *grads[1] = {o->grad};
-    const KernelRate rate = {0.9999f, 1e-4f, 0, 0};
+    const KernelRate rate = {.decay = 0.9999f, .step = 1e-4f, .round = {{1, 2}, {3, 4}}};
     const uint64_t zero[2] = {0, 0};
     KernelChunk *c = calloc((size_t)o->chunks, sizeof *c);
     KernelSample *s = calloc((size_t)(o->n / LATENT), sizeof *s);
@@ -107,13 +116,18 @@ static int tables(Optim *o)
     }
     for (int64_t i = 0; i < o->chunks; i++) {
         int64_t at = i * KERNEL_CHUNK;
-        c[i] = (KernelChunk){0, KERNEL_CHUNK, at, at, at, at / OPTIM_BLOCK};
+        c[i] = (KernelChunk){0, KERNEL_CHUNK, at, at, at, at / OPTIM_BLOCK, at * 4, KERNEL_F32};
     }
     for (int64_t i = 0; i < o->n / LATENT; i++)
         s[i] = (KernelSample){.latent = {{(uint32_t)i, 1}, {0, 0}}, .noise = {{(uint32_t)i, 2}, {0, 0}}, .a = 0.8, .s = 0.6};
     optim_dynamic_map(map, 1);
     optim_dynamic_map(map + 256, 0);
     TRY_GOTO(upload(o, &o->chunk, c, (size_t)o->chunks * sizeof *c));
+    for (int64_t i = 0; i < o->chunks; i++) {
+        c[i].place /= 2;
+        c[i].type = KERNEL_BF16;
+    }
+    TRY_GOTO(upload(o, &o->chunk_bf16, c, (size_t)o->chunks * sizeof *c));
     TRY_GOTO(upload(o, &o->sample, s, (size_t)(o->n / LATENT) * sizeof *s));
     TRY_GOTO(upload(o, &o->map, map, sizeof map));
     TRY_GOTO(upload(o, &o->rate, &rate, sizeof rate));
@@ -147,6 +161,7 @@ static int measure_all(Optim *o)
 {
     double n = (double)o->n;
     TRY(measure(o, "adamw", adamw, n * 28));                 /* p, m, v read and written; gradient */
+    TRY(measure(o, "adamw, bf16 values rounded stochastically", adamw_bf16, n * 24));
     TRY(measure(o, "adamw, 8-bit moments", adamw8, n * (16 + 16.0 / OPTIM_BLOCK)));
     TRY(measure(o, "exact sum of gradients", exact_add, n * 20));
     TRY(measure(o, "exact sums to float", exact_to_float, n * 12));
@@ -161,7 +176,7 @@ int gpu_optimizers(const Gpu *g)
     int rc = buffers(&o);
     if (rc >= 0)
         rc = measure_all(&o);
-    void *all[] = {o.chunk, o.rate, o.p, o.m, o.v, o.grad, o.map, o.m_max, o.v_max, o.m8, o.v8, o.sum, o.tile, o.count, o.grads, o.sample, o.x, o.target};
+    void *all[] = {o.chunk, o.chunk_bf16, o.rate, o.p, o.m, o.v, o.grad, o.map, o.m_max, o.v_max, o.m8, o.v8, o.sum, o.tile, o.count, o.grads, o.sample, o.x, o.target};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i])
             g->be->free(g->be, all[i], 0);
