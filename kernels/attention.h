@@ -28,8 +28,8 @@ template <int DP, int ROWS> __device__ __forceinline__ void load_tile(bf16 *tile
     }
 }
 
-/* acc[16 rows x DP] += f[16 rows x BC] c[BC x DP] */
-template <int DP, int BC> __device__ __forceinline__ void add_product(float acc[DP / 8][4], const uint32_t f[BC / 16][4], const bf16 *c)
+/* acc[MT][16 rows x DP] += f[MT][16 rows x BC] c[BC x DP] */
+template <int DP, int BC, int MT> __device__ __forceinline__ void add_product(float (*acc)[DP / 8][4], const uint32_t (*f)[BC / 16][4], const bf16 *c)
 {
     int lane = (int)threadIdx.x % 32;
 #pragma unroll
@@ -38,8 +38,11 @@ template <int DP, int BC> __device__ __forceinline__ void add_product(float acc[
         for (int j = 0; j < DP / 16; j++) {
             uint32_t fb[4];
             ldmatrix_x4_trans(fb, c + (kk * 16 + lane % 16) * (DP + SKEW) + j * 16 + lane / 16 * 8);
-            mma_16816(acc[2 * j], f[kk], fb);
-            mma_16816(acc[2 * j + 1], f[kk], fb + 2);
+#pragma unroll
+            for (int m = 0; m < MT; m++) {
+                mma_16816(acc[m][2 * j], f[m][kk], fb);
+                mma_16816(acc[m][2 * j + 1], f[m][kk], fb + 2);
+            }
         }
 }
 

@@ -195,18 +195,18 @@ __global__ void __launch_bounds__(THREADS) k_attention_bwd(const bf16 *r1, const
                 int64_t col = b * BC + at, row = first + warp * 16 + g + i / 2 * 8;
                 bool seen = col < cols && row < rows && (!a.causal || (KV ? row <= col : col <= row));
                 float l = KV ? stat[2 * now * BC + at] : row_lse[i / 2], m = KV ? stat[(2 * now + 1) * BC + at] : row_delta[i / 2];
-                p[j][i] = seen ? exp2f(p[j][i] * scale2 - l) : 0.0f;
+                p[j][i] = seen ? exp2_fast(p[j][i] * scale2 - l) : 0.0f;
                 if constexpr (PARTS & 1)
                     e[j][i] = seen ? p[j][i] * (e[j][i] - m) : 0.0f;
             }
         uint32_t f[BC / 16][4];
         if constexpr (PARTS & 2) {
             pack_rows<BC>(f, p);
-            add_product<DP, BC>(acc2, f, ct2);
+            add_product<DP, BC, 1>(&acc2, &f, ct2);
         }
         if constexpr (PARTS & 1) {
             pack_rows<BC>(f, e);
-            add_product<DP, BC>(acc1, f, ct1);
+            add_product<DP, BC, 1>(&acc1, &f, ct1);
         }
     }
     copy_wait<0>();

@@ -1,7 +1,8 @@
 /* Convolution as an implicit GEMM. y[pixel, co] = sum over taps and ci of x[pixel moved by the tap, ci] * w[co, tap, ci]: rows are
  * output pixels of all items, gathered straight from the image; no row's sum depends on the rows around it. The data gradient is
- * the same sum over dy with the taps mirrored. bf16 runs on tensor cores (128 x 64 tiles, 32 deep, three stages of cp.async);
- * f32 on fused multiply-adds. */
+ * the same sum over dy with the taps mirrored. bf16 runs on tensor cores: tiles of 128 pixels x 128 channels, or 64 where that gives too few blocks, 32
+ * deep, three stages of cp.async; each of four warps takes half of both, so that a fragment read from shared memory is used two to four times
+ * (at 32 x 32 per warp shared memory would allow a third of an H100's rate). f32 runs on fused multiply-adds. */
 #include "device.h"
 #include "grid.h"
 #include "kernels.h"
@@ -37,8 +38,7 @@ __device__ __forceinline__ int64_t gather_at(const Gather &g, int n, int oy, int
     return (((int64_t)n * g.from_h + y) * g.from_w + x) * g.c;
 }
 
-enum { BM = 128, BN = 64, BK = 32, STAGES = 3, THREADS = 256, LD = BK + 8, PIXEL_LD = BM };
-enum { STAGE_ELEMENTS = (BM + BN) * LD };
+enum { BM = 128, BK = 32, STAGES = 3, THREADS = 128, LD = BK + 8 };
 
 /* 16 bytes at element c of a row of `width` elements, or 0 outside; `row` NULL: all outside. PACKED: width is a multiple of 8. */
 template <bool PACKED> __device__ __forceinline__ void load_8(bf16 *shared, const bf16 *row, const bf16 *any, int c, int width)
@@ -54,84 +54,136 @@ template <bool PACKED> __device__ __forceinline__ void load_8(bf16 *shared, cons
     }
 }
 
-template <bool PACKED>
-__device__ __forceinline__ void load_stage(bf16 *a, const bf16 *x, const bf16 *w, const Gather &g, const int pixel[2][3], int step, int per_tap)
+/* What a thread loads of a stage: 16 bytes of every 32nd row of pixels and of weights. Follows the taps, and within one the channels, from
+ * stage to stage. */
+struct Walk {
+    int pixel[BM / 32][3];        /* item (-1: none), y, x */
+    const bf16 *from[BM / 32];    /* the tap's pixel, or NULL */
+    int tap, c;
+};
+
+__device__ __forceinline__ void walk_tap(Walk &k, const Gather &g, const bf16 *x)
 {
-    int tap = step / per_tap, c0 = step % per_tap * BK, t = (int)threadIdx.x;
-    bf16 *b = a + BM * LD;
-    for (int i = 0; i < 2; i++) { /* 128 rows of 4 pieces */
-        int r = t / 4 + i * 64;
-        int64_t at = pixel[i][0] >= 0 ? gather_at(g, pixel[i][0], pixel[i][1], pixel[i][2], tap) : -1;
-        load_8<PACKED>(a + r * LD + t % 4 * 8, at >= 0 ? x + at : nullptr, x, c0 + t % 4 * 8, g.c);
+#pragma unroll
+    for (int i = 0; i < BM / 32; i++) {
+        int64_t at = k.pixel[i][0] >= 0 && k.tap < g.taps ? gather_at(g, k.pixel[i][0], k.pixel[i][1], k.pixel[i][2], k.tap) : -1;
+        k.from[i] = at >= 0 ? x + at : nullptr;
     }
-    int co = (int)blockIdx.y * BN + t / 4;
-    load_8<PACKED>(b + t / 4 * LD + t % 4 * 8, co < g.out ? w + ((int64_t)co * g.taps + tap) * g.c : nullptr, w, c0 + t % 4 * 8, g.c);
 }
 
-template <bool PACKED>
+__device__ __forceinline__ Walk walk_from(const Gather &g, const bf16 *x, int64_t first)
+{
+    Walk k;
+    for (int i = 0; i < BM / 32; i++) {
+        int64_t row = first + i * 32;
+        bool inside = row < g.rows;
+        k.pixel[i][0] = inside ? (int)(row / ((int64_t)g.oh * g.ow)) : -1;
+        k.pixel[i][1] = inside ? (int)(row / g.ow % g.oh) : 0;
+        k.pixel[i][2] = inside ? (int)(row % g.ow) : 0;
+    }
+    k.tap = k.c = 0;
+    walk_tap(k, g, x);
+    return k;
+}
+
+template <bool PACKED, int BN> __device__ __forceinline__ void load_stage(bf16 *a, const bf16 *x, const bf16 *w, const Gather &g, Walk &k)
+{
+    int t = (int)threadIdx.x, piece = t % 4 * 8;
+    bf16 *b = a + BM * LD;
+#pragma unroll
+    for (int i = 0; i < BM / 32; i++)
+        load_8<PACKED>(a + (t / 4 + i * 32) * LD + piece, k.from[i], x, k.c + piece, g.c);
+#pragma unroll
+    for (int i = 0; i < BN / 32; i++) {
+        int co = (int)blockIdx.y * BN + t / 4 + i * 32;
+        load_8<PACKED>(b + (t / 4 + i * 32) * LD + piece, co < g.out ? w + ((int64_t)co * g.taps + k.tap) * g.c : nullptr, w, k.c + piece, g.c);
+    }
+    k.c += BK;
+    if (k.c < g.c)
+        return;
+    k.c = 0;
+    k.tap++;
+    walk_tap(k, g, x);
+}
+
+/* Two neighbours of a row of y, of channels co and co + 1. */
+__device__ __forceinline__ void store_two(bf16 *y, const bf16 *res, const float *bias, int64_t row, int co, int out, float v0, float v1)
+{
+    bool second = co + 1 < out;
+    int64_t at = row * out + co;
+    if (bias) {
+        v0 += bias[co];
+        v1 += second ? bias[co + 1] : 0.0f;
+    }
+    if (out % 2 == 0) { /* 4 bytes, aligned */
+        if (res) {
+            uint32_t r = *reinterpret_cast<const uint32_t *>(res + at);
+            v0 += __uint_as_float(r << 16);
+            v1 += __uint_as_float(r & 0xffff0000u);
+        }
+        *reinterpret_cast<uint32_t *>(y + at) = pack_bf16(v0, v1);
+        return;
+    }
+    store(y + at, v0 + (res ? load(res + at) : 0.0f));
+    if (second)
+        store(y + at + 1, v1 + (res ? load(res + at + 1) : 0.0f));
+}
+
+template <bool PACKED, int BN>
 __global__ void __launch_bounds__(THREADS) k_conv(const bf16 *x, const bf16 *w, const float *bias, const bf16 *res, bf16 *y, Gather g)
 {
     SHARED_DYNAMIC(bf16, mem);
-    int t = (int)threadIdx.x, lane = t % 32, warp = t / 32, wm = warp % 4 * 32, wn = warp / 4 * 32;
+    enum { STAGE = (BM + BN) * LD, TN = BN / 2, NI = BM / 32, NJ = TN / 8 };
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, wm = warp % 2 * (BM / 2), wn = warp / 2 * TN;
     int64_t first = (int64_t)blockIdx.x * BM;
-    int pixel[2][3];
-    for (int i = 0; i < 2; i++) {
-        int64_t row = first + t / 4 + i * 64;
-        bool inside = row < g.rows;
-        pixel[i][0] = inside ? (int)(row / ((int64_t)g.oh * g.ow)) : -1;
-        pixel[i][1] = inside ? (int)(row / g.ow % g.oh) : 0;
-        pixel[i][2] = inside ? (int)(row % g.ow) : 0;
-    }
-    int per_tap = (g.c + BK - 1) / BK, steps = g.taps * per_tap;
+    int steps = g.taps * ((g.c + BK - 1) / BK);
+    Walk k = walk_from(g, x, first + (int)threadIdx.x / 4);
     for (int s = 0; s < STAGES - 1; s++) {
         if (s < steps)
-            load_stage<PACKED>(mem + s * STAGE_ELEMENTS, x, w, g, pixel, s, per_tap);
+            load_stage<PACKED, BN>(mem + s * STAGE, x, w, g, k);
         copy_commit();
     }
-    float acc[2][4][4];
+    float acc[NI][NJ][4];
 #pragma unroll
-    for (int i = 0; i < 2; i++)
-        for (int j = 0; j < 4; j++)
-            for (int k = 0; k < 4; k++)
-                acc[i][j][k] = 0;
+    for (int i = 0; i < NI; i++)
+#pragma unroll
+        for (int j = 0; j < NJ; j++)
+            for (int e = 0; e < 4; e++)
+                acc[i][j][e] = 0;
     for (int s = 0; s < steps; s++) {
         copy_wait<STAGES - 2>();
         BARRIER();
         int next = s + STAGES - 1;
         if (next < steps)
-            load_stage<PACKED>(mem + next % STAGES * STAGE_ELEMENTS, x, w, g, pixel, next, per_tap);
+            load_stage<PACKED, BN>(mem + next % STAGES * STAGE, x, w, g, k);
         copy_commit();
-        const bf16 *a = mem + s % STAGES * STAGE_ELEMENTS, *b = a + BM * LD;
+        const bf16 *a = mem + s % STAGES * STAGE, *b = a + BM * LD;
 #pragma unroll
         for (int kk = 0; kk < BK / 16; kk++) {
-            uint32_t fa[2][4], fb[2][4];
+            uint32_t fa[NI][4], fb[NJ / 2][4];
 #pragma unroll
-            for (int i = 0; i < 2; i++)
+            for (int i = 0; i < NI; i++)
                 ldmatrix_x4(fa[i], a + (wm + i * 16 + lane % 16) * LD + kk * 16 + lane / 16 * 8);
 #pragma unroll
-            for (int j = 0; j < 2; j++)
+            for (int j = 0; j < NJ / 2; j++)
                 ldmatrix_x4(fb[j], b + (wn + j * 16 + lane / 16 * 8 + lane % 8) * LD + kk * 16 + lane / 8 % 2 * 8);
 #pragma unroll
-            for (int i = 0; i < 2; i++)
+            for (int i = 0; i < NI; i++)
 #pragma unroll
-                for (int j = 0; j < 4; j++)
+                for (int j = 0; j < NJ; j++)
                     mma_16816(acc[i][j], fa[i], fb[j / 2] + j % 2 * 2);
         }
     }
     copy_wait<0>();
 #pragma unroll
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < NI; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++)
-            for (int k = 0; k < 4; k++) {
-                int64_t row = first + wm + i * 16 + lane / 4 + k / 2 * 8;
-                int co = (int)blockIdx.y * BN + wn + j * 8 + lane % 4 * 2 + k % 2;
-                if (row >= g.rows || co >= g.out)
-                    continue;
-                float v = acc[i][j][k] + (bias ? bias[co] : 0.0f);
-                if (res)
-                    v += load(res + row * g.out + co);
-                store(y + row * g.out + co, v);
+        for (int j = 0; j < NJ; j++)
+            for (int e = 0; e < 2; e++) {
+                int64_t row = first + wm + i * 16 + lane / 4 + e * 8;
+                int co = (int)blockIdx.y * BN + wn + j * 8 + lane % 4 * 2;
+                if (row < g.rows && co < g.out)
+                    store_two(y, res, bias, row, co, g.out, acc[i][j][2 * e], acc[i][j][2 * e + 1]);
             }
 }
 
@@ -181,68 +233,91 @@ template <typename T> __global__ void k_conv_pack(const T *w, T *packed, int64_t
 }
 
 /* ---- weight gradient: dw[co, tap, ci] = sum over pixels of dy[pixel, co] x[pixel moved by tap, ci] ----
- * Tiles of 64 x 64 of one tap, 32 pixels deep; part[chunk, co, tap, ci] float. */
+ * Tiles of W x W of one tap, a quarter for each of four warps, 32 pixels deep, three stages; part[chunk, co, tap, ci] float. */
 
-enum { WM = 64, WN = 64, WK = 32, W_LD = 64 + 8, W_THREADS = 128, W_STAGE = 2 * WK * W_LD };
+enum { WK = 32 };
+template <int W> struct Tile {
+    enum { LD = W + 8, STAGE = 2 * WK * LD, ACROSS = W / 8, DOWN = THREADS / ACROSS }; /* a thread loads 16 bytes of every DOWN-th row */
+};
+int weight_tile(int64_t co, int64_t ci) { return co <= 64 || ci <= 64 ? 64 : 128; }
 
-template <bool PACKED>
-__device__ __forceinline__ void load_pixels(bf16 *a, const bf16 *dy, const bf16 *x, const Gather &g, int64_t pixel, int64_t last, int co0, int ci0, int tap)
+/* Pixels of a thread, from stage to stage. */
+struct Rows {
+    int64_t row;
+    int n, y, x;
+};
+
+template <bool PACKED, int W>
+__device__ __forceinline__ void load_pixels(bf16 *a, const bf16 *dy, const bf16 *x, const Gather &g, Rows &r, int64_t last, int co0, int ci0, int tap)
 {
-    bf16 *b = a + WK * W_LD;
-    for (int i = (int)threadIdx.x; i < WK * 8; i += W_THREADS) {
-        int64_t row = pixel + i / 8;
-        bool inside = row < last;
-        int64_t at = inside ? gather_at(g, (int)(row / ((int64_t)g.oh * g.ow)), (int)(row / g.ow % g.oh), (int)(row % g.ow), tap) : -1;
-        load_8<PACKED>(a + i / 8 * W_LD + i % 8 * 8, inside ? dy + row * g.out : nullptr, dy, co0 + i % 8 * 8, g.out);
-        load_8<PACKED>(b + i / 8 * W_LD + i % 8 * 8, at >= 0 ? x + at : nullptr, x, ci0 + i % 8 * 8, g.c);
+    enum { LD = Tile<W>::LD, ACROSS = Tile<W>::ACROSS, DOWN = Tile<W>::DOWN };
+    bf16 *b = a + WK * LD;
+    int t = (int)threadIdx.x, piece = t % ACROSS * 8;
+#pragma unroll
+    for (int i = 0; i < WK / DOWN; i++) {
+        bool inside = r.row < last;
+        int64_t at = inside ? gather_at(g, r.n, r.y, r.x, tap) : -1;
+        load_8<PACKED>(a + (t / ACROSS + i * DOWN) * LD + piece, inside ? dy + r.row * g.out : nullptr, dy, co0 + piece, g.out);
+        load_8<PACKED>(b + (t / ACROSS + i * DOWN) * LD + piece, at >= 0 ? x + at : nullptr, x, ci0 + piece, g.c);
+        r.row += DOWN;
+        for (r.x += DOWN; r.x >= g.ow; r.x -= g.ow)
+            if (++r.y == g.oh)
+                r.y = 0, r.n++;
     }
 }
 
-template <bool PACKED>
-__global__ void __launch_bounds__(W_THREADS) k_conv_bwd_w(const bf16 *dy, const bf16 *x, float *part, int64_t chunk, Gather g)
+template <bool PACKED, int W>
+__global__ void __launch_bounds__(THREADS) k_conv_bwd_w(const bf16 *dy, const bf16 *x, float *part, int64_t chunk, Gather g)
 {
-    SHARED(bf16, mem, 2 * W_STAGE);
-    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, wm = warp % 2 * 32, wn = warp / 2 * 32;
-    int across = (g.c + WN - 1) / WN, tap = (int)blockIdx.y / across, ci0 = (int)blockIdx.y % across * WN, co0 = (int)blockIdx.x * WM;
-    int64_t first = (int64_t)blockIdx.z * chunk, last = min(first + chunk, g.rows);
+    SHARED_DYNAMIC(bf16, mem);
+    enum { LD = Tile<W>::LD, STAGE = Tile<W>::STAGE, NI = W / 32, NJ = W / 16 };
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, wm = warp % 2 * (W / 2), wn = warp / 2 * (W / 2);
+    int across = (g.c + W - 1) / W, tap = (int)blockIdx.y / across, ci0 = (int)blockIdx.y % across * W, co0 = (int)blockIdx.x * W;
+    int64_t first = (int64_t)blockIdx.z * chunk, last = min(first + chunk, g.rows), mine = first + (int)threadIdx.x / Tile<W>::ACROSS;
     int steps = (int)((last - first + WK - 1) / WK);
-    float acc[2][4][4];
+    Rows r = {mine, (int)(mine / ((int64_t)g.oh * g.ow)), (int)(mine / g.ow % g.oh), (int)(mine % g.ow)};
+    for (int s = 0; s < STAGES - 1; s++) {
+        if (s < steps)
+            load_pixels<PACKED, W>(mem + s * STAGE, dy, x, g, r, last, co0, ci0, tap);
+        copy_commit();
+    }
+    float acc[NI][NJ][4];
 #pragma unroll
-    for (int i = 0; i < 2; i++)
-        for (int j = 0; j < 4; j++)
+    for (int i = 0; i < NI; i++)
+#pragma unroll
+        for (int j = 0; j < NJ; j++)
             for (int k = 0; k < 4; k++)
                 acc[i][j][k] = 0;
-    load_pixels<PACKED>(mem, dy, x, g, first, last, co0, ci0, tap);
-    copy_commit();
     for (int s = 0; s < steps; s++) {
-        copy_wait<0>();
+        copy_wait<STAGES - 2>();
         BARRIER();
-        if (s + 1 < steps)
-            load_pixels<PACKED>(mem + (s + 1) % 2 * W_STAGE, dy, x, g, first + (int64_t)(s + 1) * WK, last, co0, ci0, tap);
+        int next = s + STAGES - 1;
+        if (next < steps)
+            load_pixels<PACKED, W>(mem + next % STAGES * STAGE, dy, x, g, r, last, co0, ci0, tap);
         copy_commit();
-        const bf16 *a = mem + s % 2 * W_STAGE, *b = a + WK * W_LD;
+        const bf16 *a = mem + s % STAGES * STAGE, *b = a + WK * LD;
 #pragma unroll
         for (int kk = 0; kk < WK / 16; kk++) {
-            uint32_t fa[2][4], fb[2][4];
+            uint32_t fa[NI][4], fb[NJ / 2][4];
 #pragma unroll
-            for (int i = 0; i < 2; i++) /* a is [pixel][co]: transposed to co x pixel */
-                ldmatrix_x4_trans(fa[i], a + (kk * 16 + lane / 16 * 8 + lane % 8) * W_LD + wm + i * 16 + lane / 8 % 2 * 8);
+            for (int i = 0; i < NI; i++) /* a is [pixel][co]: transposed to co x pixel */
+                ldmatrix_x4_trans(fa[i], a + (kk * 16 + lane / 16 * 8 + lane % 8) * LD + wm + i * 16 + lane / 8 % 2 * 8);
 #pragma unroll
-            for (int j = 0; j < 2; j++)
-                ldmatrix_x4_trans(fb[j], b + (kk * 16 + lane % 16) * W_LD + wn + j * 16 + lane / 16 * 8);
+            for (int j = 0; j < NJ / 2; j++)
+                ldmatrix_x4_trans(fb[j], b + (kk * 16 + lane % 16) * LD + wn + j * 16 + lane / 16 * 8);
 #pragma unroll
-            for (int i = 0; i < 2; i++)
+            for (int i = 0; i < NI; i++)
 #pragma unroll
-                for (int j = 0; j < 4; j++)
+                for (int j = 0; j < NJ; j++)
                     mma_16816(acc[i][j], fa[i], fb[j / 2] + j % 2 * 2);
         }
     }
     copy_wait<0>();
     float *out = part + (int64_t)blockIdx.z * g.out * g.taps * g.c;
 #pragma unroll
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < NI; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++)
+        for (int j = 0; j < NJ; j++)
             for (int k = 0; k < 4; k++) {
                 int co = co0 + wm + i * 16 + lane / 4 + k / 2 * 8, ci = ci0 + wn + j * 8 + lane % 4 * 2 + k % 2;
                 if (co < g.out && ci < g.c)
@@ -298,32 +373,38 @@ Gather backward_gather(const KernelConv *c)
     return g;
 }
 
-void run_conv(int t, const void *x, const void *w, const float *bias, const void *res, void *y, Gather g, void *stream)
+void run_conv(int t, const void *x, const void *w, const float *bias, const void *res, void *y, Gather g, int processors, void *stream)
 {
     if (t == KERNEL_F32) {
         dim3 grid((unsigned)ceil_div(g.rows, FM), (unsigned)ceil_div(g.out, FN));
         LAUNCH(k_conv_f32, grid, FM * FN / 4, 0, stream, (const float *)x, (const float *)w, bias, (const float *)res, (float *)y, g);
         return;
     }
-    size_t shared = sizeof(bf16) * STAGES * (int)STAGE_ELEMENTS;
-    dim3 grid((unsigned)ceil_div(g.rows, BM), (unsigned)ceil_div(g.out, BN));
-#define DO(P)                                                                                                                      \
-    do {                                                                                                                           \
-        allow_shared((const void *)(k_conv<P>), shared);                                                                           \
-        LAUNCH((k_conv<P>), grid, THREADS, shared, stream, (const bf16 *)x, (const bf16 *)w, bias, (const bf16 *)res, (bf16 *)y, g); \
+    /* The width changes no bit: each result's products are added in the same order. */
+    bool wide = g.out > 64 && ceil_div(g.rows, BM) * ceil_div(g.out, 128) >= processors;
+    dim3 grid((unsigned)ceil_div(g.rows, BM), (unsigned)ceil_div(g.out, wide ? 128 : 64));
+    size_t shared = sizeof(bf16) * STAGES * (BM + (wide ? 128 : 64)) * LD;
+#define DO(P, N)                                                                                                                         \
+    do {                                                                                                                                 \
+        allow_shared((const void *)(k_conv<P, N>), shared);                                                                              \
+        LAUNCH((k_conv<P, N>), grid, THREADS, shared, stream, (const bf16 *)x, (const bf16 *)w, bias, (const bf16 *)res, (bf16 *)y, g);  \
     } while (0)
-    if (g.c % 8 == 0)
-        DO(true);
+    if (g.c % 8 == 0 && wide)
+        DO(true, 128);
+    else if (g.c % 8 == 0)
+        DO(true, 64);
+    else if (wide)
+        DO(false, 128);
     else
-        DO(false);
+        DO(false, 64);
 #undef DO
 }
 
 /* Pixels summed by one block. Enough chunks to fill a GPU where the weights alone do not. */
 int64_t bwd_w_chunk(const KernelConv *c)
 {
-    int64_t rows = c->n * c->oh * c->ow, tiles = ceil_div(c->co, WM) * ceil_div(c->ci, WN) * c->kh * c->kw;
-    int64_t chunks = ceil_div(512, tiles), most = ceil_div(rows, 256);
+    int64_t rows = c->n * c->oh * c->ow, tile = weight_tile(c->co, c->ci), tiles = ceil_div(c->co, tile) * ceil_div(c->ci, tile) * c->kh * c->kw;
+    int64_t chunks = ceil_div(256, tiles), most = ceil_div(rows, 256);
     chunks = chunks < most ? chunks : most;
     return ceil_div(ceil_div(rows, chunks), WK) * WK;
 }
@@ -344,12 +425,12 @@ void kernel_conv_pack(int t, const void *w, void *packed, const KernelConv *c, i
 
 void kernel_conv(int t, const void *x, const void *packed, const float *bias, const void *res, void *y, const KernelConv *c, void *stream)
 {
-    run_conv(t, x, packed, bias, res, y, forward_gather(c), stream);
+    run_conv(t, x, packed, bias, res, y, forward_gather(c), c->processors, stream);
 }
 
 void kernel_conv_bwd_x(int t, const void *dy, const void *packed, const void *res, void *dx, const KernelConv *c, void *stream)
 {
-    run_conv(t, dy, packed, nullptr, res, dx, backward_gather(c), stream);
+    run_conv(t, dy, packed, nullptr, res, dx, backward_gather(c), c->processors, stream);
 }
 
 size_t kernel_conv_bwd_w_scratch(const KernelConv *c)
@@ -367,12 +448,22 @@ void kernel_conv_bwd_w(int t, int tw, const void *dy, const void *x, void *dw, c
         dim3 grid(grid_for(count), (unsigned)chunks);
         LAUNCH(k_conv_bwd_w_f32, grid, GRID_BLOCK, 0, stream, (const float *)dy, (const float *)x, part, chunk, g);
     } else {
-        dim3 grid((unsigned)ceil_div(c->co, WM), (unsigned)(ceil_div(c->ci, WN) * g.taps), (unsigned)chunks);
-#define DO(P) LAUNCH((k_conv_bwd_w<P>), grid, W_THREADS, 0, stream, (const bf16 *)dy, (const bf16 *)x, part, chunk, g)
-        if (c->ci % 8 == 0 && c->co % 8 == 0)
-            DO(true);
+        int tile = weight_tile(c->co, c->ci), packed = c->ci % 8 == 0 && c->co % 8 == 0;
+        dim3 grid((unsigned)ceil_div(c->co, tile), (unsigned)(ceil_div(c->ci, tile) * g.taps), (unsigned)chunks);
+#define DO(P, W)                                                                                                                        \
+    do {                                                                                                                                \
+        allow_shared((const void *)(k_conv_bwd_w<P, W>), sizeof(bf16) * STAGES * (int)Tile<W>::STAGE);                                  \
+        LAUNCH((k_conv_bwd_w<P, W>), grid, THREADS, sizeof(bf16) * STAGES * (int)Tile<W>::STAGE, stream, (const bf16 *)dy,              \
+               (const bf16 *)x, part, chunk, g);                                                                                        \
+    } while (0)
+        if (packed && tile > 64)
+            DO(true, 128);
+        else if (packed)
+            DO(true, 64);
+        else if (tile > 64)
+            DO(false, 128);
         else
-            DO(false);
+            DO(false, 64);
 #undef DO
     }
 #define DO(T) LAUNCH((k_conv_bwd_w_sum<T>), grid_for(count), GRID_BLOCK, 0, stream, part, (T *)dw, chunks, c->co, c->ci, (int64_t)g.taps)

@@ -92,6 +92,13 @@ __device__ __forceinline__ void copy_async_16(void *shared, const void *global, 
     uint32_t at = (uint32_t)__cvta_generic_to_shared(shared);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(global), "r"(bytes) : "memory");
 }
+/* 2^v, within two units in the last place; 0 below 2^-126. */
+__device__ __forceinline__ float exp2_fast(float v)
+{
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+    return r;
+}
 __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /* Until at most N committed groups of this thread are under way. A barrier must follow before other threads read. */
 template <int N> __device__ __forceinline__ void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
@@ -191,6 +198,7 @@ static inline int round_i32(float v) { return (int)nearbyintf(v); }
 static inline void count_add(uint64_t *p, uint64_t v) { __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
 static inline uint32_t __umulhi(uint32_t a, uint32_t b) { return (uint32_t)((uint64_t)a * b >> 32); }
 static inline float rsqrtf(float v) { return 1.0f / sqrtf(v); }
+static inline float exp2_fast(float v) { return v < -126 ? 0.0f : exp2f(v); }
 static inline float __expf_(float v) { return expf(v); }
 #define __expf __expf_
 #define __fdividef(a, b) ((a) / (b))

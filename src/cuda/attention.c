@@ -15,7 +15,7 @@ static int run_attention(Backend *be, const OpCall *c)
     TRY(t);
     TRY(check(c, d));
     kernel_attention(t, c->in[0].data, c->in[1].data, c->in[2].data, c->out[0].data, c->out[1].data, q[0], q[1], lk, c->attr->heads, d,
-                     c->attr->scale, c->attr->causal, cuda_state(be)->stream);
+                     c->attr->scale, c->attr->causal, cuda_state(be)->processors, cuda_state(be)->stream);
     return cuda_launched(c);
 }
 

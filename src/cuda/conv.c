@@ -3,12 +3,12 @@
 #include "cuda/internal.h"
 #include "kernels.h"
 
-static KernelConv conv_of(const OpAttr *a, const Shape *x, const Shape *w, const Shape *y)
+static KernelConv conv_of(Backend *be, const OpAttr *a, const Shape *x, const Shape *w, const Shape *y)
 {
     int up = a->up[0] > 0;
     return (KernelConv){.n = x->dim[0], .h = up ? a->up[0] : x->dim[1], .w = up ? a->up[1] : x->dim[2], .ci = x->dim[3], .oh = y->dim[1], .ow = y->dim[2],
                         .co = y->dim[3], .kh = (int)w->dim[2], .kw = (int)w->dim[3], .stride = a->stride, .pad_top = a->pad[0],
-                        .pad_left = a->pad[1], .from_h = up ? x->dim[1] : 0, .from_w = up ? x->dim[2] : 0};
+                        .pad_left = a->pad[1], .from_h = up ? x->dim[1] : 0, .from_w = up ? x->dim[2] : 0, .processors = cuda_state(be)->processors};
 }
 
 /* Frozen weights are packed once; others in every run, into scratch. */
@@ -27,10 +27,10 @@ static size_t scratch_pack(Backend *be, const OpAttr *attr, const Meta *in, int 
     return (size_t)shape_count(&in[1].shape) * dtype_size(in[1].dtype);
 }
 
-static KernelConv conv_of_call(const OpCall *c)
+static KernelConv conv_of_call(Backend *be, const OpCall *c)
 {
     int forward = c->kind == OP_CONV2D;
-    return conv_of(c->attr, forward ? &c->in[0].shape : &c->out[0].shape, &c->in[1].shape, forward ? &c->out[0].shape : &c->in[0].shape);
+    return conv_of(be, c->attr, forward ? &c->in[0].shape : &c->out[0].shape, &c->in[1].shape, forward ? &c->out[0].shape : &c->in[0].shape);
 }
 
 static int prepare(Backend *be, const OpCall *c, void **state)
@@ -50,7 +50,7 @@ static int prepare(Backend *be, const OpCall *c, void **state)
         free(s);
         return rc;
     }
-    KernelConv k = conv_of_call(c);
+    KernelConv k = conv_of_call(be, c);
     kernel_conv_pack(t, w->data, s->packed, &k, c->kind == OP_CONV2D_BWD_X, cuda_state(be)->stream);
     *state = s;
     return cuda_launched(c);
@@ -67,7 +67,7 @@ static int run_conv(Backend *be, const OpCall *c)
 {
     int t = cuda_type(c, c->in[0].dtype), i = 2;
     TRY(t);
-    KernelConv k = conv_of_call(c);
+    KernelConv k = conv_of_call(be, c);
     const ConvState *s = c->state;
     void *stream = cuda_state(be)->stream, *packed = s ? s->packed : c->scratch;
     if (!s)
@@ -86,7 +86,7 @@ static size_t scratch_bwd_w(Backend *be, const OpAttr *attr, const Meta *in, int
     (void)be;
     (void)nin;
     (void)nout;
-    KernelConv k = conv_of(attr, &in[1].shape, &out[0].shape, &in[0].shape);
+    KernelConv k = conv_of(be, attr, &in[1].shape, &out[0].shape, &in[0].shape);
     return kernel_conv_bwd_w_scratch(&k);
 }
 
@@ -95,7 +95,7 @@ static int run_bwd_w(Backend *be, const OpCall *c)
     int t = cuda_type(c, c->in[0].dtype), tw = cuda_type(c, c->out[0].dtype);
     TRY(t);
     TRY(tw);
-    KernelConv k = conv_of(c->attr, &c->in[1].shape, &c->out[0].shape, &c->in[0].shape);
+    KernelConv k = conv_of(be, c->attr, &c->in[1].shape, &c->out[0].shape, &c->in[0].shape);
     kernel_conv_bwd_w(t, tw, c->in[0].data, c->in[1].data, c->out[0].data, &k, c->scratch, cuda_state(be)->stream);
     return cuda_launched(c);
 }

@@ -256,7 +256,7 @@ static double math_limit(int at, const uint32_t *in)
 {
     static const uint8_t guide[MATH_COUNT] = {[MATH_EXP] = 2, [MATH_EXP2] = 2, [MATH_LOG] = 1, [MATH_TANH] = 2, [MATH_ERF] = 2,
                                               [MATH_EXPM1] = 1, [MATH_RSQRT] = 2, [MATH_SIN] = 2, [MATH_COS] = 2,
-                                              [MATH_FAST_EXP] = 2, [MATH_FAST_DIVIDE] = 2};
+                                              [MATH_FAST_EXP] = 2, [MATH_FAST_EXP2] = 2, [MATH_FAST_DIVIDE] = 2};
     int f = at / 256;
     return guide[f] ? 2 * guide[f] + 1 + (f == MATH_FAST_EXP ? 1.2 * fabs((double)value(in[at % 256])) : 0) : 0;
 }

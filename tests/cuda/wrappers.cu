@@ -165,6 +165,7 @@ __global__ void k_math(const uint32_t *in, uint32_t *out)
     f[MATH_FMA] = fmaf(x, y, 0.75f);
     f[MATH_DIVIDE] = x / y;
     f[MATH_FAST_EXP] = __expf(x);
+    f[MATH_FAST_EXP2] = exp2_fast(x);
     f[MATH_FAST_DIVIDE] = __fdividef(x, y);
     f[MATH_MIN_MAX] = min(x, y) + max(x, 2.0f);
     for (uint32_t k = 0; k < MATH_COUNT; k++)

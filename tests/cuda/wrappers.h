@@ -15,9 +15,9 @@
     X(VECTORS, 256, 384)            \
     X(SHARED, 128, 128)             \
     X(INTEGERS, 256, 256)           \
-    X(MATH, 256, 3840)
+    X(MATH, 256, 4096)
 
-enum { WRAPPER_MOST_IN = 512, WRAPPER_MOST_OUT = 3840 };
+enum { WRAPPER_MOST_IN = 512, WRAPPER_MOST_OUT = 4096 };
 
 #define WRAPPER_ENUM(name, in, out) WRAPPER_##name,
 typedef enum { WRAPPERS(WRAPPER_ENUM) WRAPPER_COUNT } Wrapper;
@@ -25,7 +25,7 @@ typedef enum { WRAPPERS(WRAPPER_ENUM) WRAPPER_COUNT } Wrapper;
 
 /* Functions of MATH: out[f * 256 + i] = f(in[i]). */
 enum { MATH_EXP, MATH_EXP2, MATH_LOG, MATH_TANH, MATH_ERF, MATH_EXPM1, MATH_RSQRT, MATH_SQRT, MATH_SIN, MATH_COS, MATH_FMA, MATH_DIVIDE,
-       MATH_FAST_EXP, MATH_FAST_DIVIDE, MATH_MIN_MAX, MATH_COUNT };
+       MATH_FAST_EXP, MATH_FAST_EXP2, MATH_FAST_DIVIDE, MATH_MIN_MAX, MATH_COUNT };
 
 #ifdef __cplusplus
 extern "C"

@@ -181,13 +181,14 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
     snprintf(prop->uuid.bytes, sizeof prop->uuid.bytes, "%s-%d", uuid ? uuid : std::to_string(getpid()).c_str(), device);
     prop->totalGlobalMem = device_bytes();
     prop->major = 8;
-    prop->multiProcessorCount = 4;
+    prop->multiProcessorCount = 1;
     return cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attr, int device)
 {
-    *value = attr == cudaDevAttrClockRate ? 1000000 : 1 << 20;
+    /* One multiprocessor: small cases have blocks enough for it. */
+    *value = attr == cudaDevAttrClockRate ? 1000000 : attr == cudaDevAttrMultiProcessorCount ? 1 : 1 << 20;
     return result(device >= 0 && device < device_count() ? cudaSuccess : cudaErrorInvalidDevice);
 }
 
