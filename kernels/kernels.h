@@ -99,17 +99,23 @@ void kernel_kl_bwd(int t, const float *dk, const void *moments, const float *wei
  * Tensors lie one after another in flat arrays; a table in device memory cuts all of them into chunks, and a launch covers the table. */
 enum { KERNEL_CHUNK = 8192 };
 typedef struct {
+    uint32_t key[2], step[2]; /* RngKey of src/base/rng.h */
+} KernelStream;
+typedef struct {
     int32_t slot, count;    /* of tensor `slot`; count <= KERNEL_CHUNK */
     int64_t from;           /* first value, a multiple of KERNEL_CHUNK */
-    int64_t at;             /* its place in p, grad, sum: a multiple of 16 */
+    int64_t at;             /* its place in grad, sum, average: a multiple of 16 */
     int64_t state;          /* its place in the optimizer's arrays: a multiple of 16 */
     int64_t block;          /* 8-bit moments: its first block's place in the maxima */
+    int64_t place;          /* its place in p, in bytes: a multiple of 32 */
+    int64_t type;           /* of p: KERNEL_F32, or KERNEL_BF16 that is rounded stochastically */
 } KernelChunk;
 typedef struct {
     float decay;            /* 1 - lr wd; schedulefree: wd */
     float step;             /* AdamW: lr / (1 - beta1^t); else lr */
     float pull;             /* schedulefree: lr (beta1 (1 - weight) - 1) */
     float unused;
+    KernelStream round;     /* of bf16 values */
 } KernelRate;               /* [tensors] in device memory */
 typedef struct {
     float beta1, beta2, keep1, keep2; /* keep: 1 - beta */
@@ -125,15 +131,13 @@ void kernel_exact_to_float(float *out, const int64_t *sum, int64_t n, double sca
 /* Sums over tiles of 4096 values of x^2, x y or |x|; the total is their sum in order. */
 enum { KERNEL_TILE = 4096, KERNEL_SUM_SQUARE = 0, KERNEL_SUM_PRODUCT, KERNEL_SUM_ABS };
 void kernel_tile_sums(int what, const float *x, const float *y, int64_t n, double *tile, void *stream);
-void kernel_adamw(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, float *p, float *m, float *v, const float *grad,
+/* x, y: AdamW's m and v, Lion's m, schedule-free's z and v. */
+enum { KERNEL_ADAMW, KERNEL_LION, KERNEL_SCHEDULEFREE };
+void kernel_optim(int kind, const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, void *p, float *x, float *y, const float *grad,
                   const KernelMoments *a, void *stream);
 /* map [512]: the signed and the unsigned dynamic map. */
-void kernel_adamw8(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, const float *map, float *p, uint8_t *m8, float *m_max,
+void kernel_adamw8(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, const float *map, void *p, uint8_t *m8, float *m_max,
                    uint8_t *v8, float *v_max, const float *grad, const KernelMoments *a, void *stream);
-void kernel_lion(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, float *p, float *m, const float *grad,
-                 const KernelMoments *a, void *stream);
-void kernel_schedulefree(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, float *p, float *z, float *v, const float *grad,
-                         const KernelMoments *a, void *stream);
 /* Prodigy of one flat array: moments, then values (OptimProdigyStep of src/ops/optim.h). */
 typedef struct {
     float scale, beta1, beta2, beta3, moment, square, weight, lr, decay, eps;
@@ -153,13 +157,10 @@ typedef struct {
 } KernelTerms;
 void kernel_adafactor(float *p, float *row, float *col, float *v, float *m, float *grad, int64_t n, int64_t outer, int64_t rows, int64_t cols,
                       const KernelAdafactor *a, double *tile, float *mean, KernelTerms *terms, void *stream);
-/* average += rate (x - average) */
-void kernel_ema(float *average, const float *x, int64_t n, float rate, void *stream);
+/* average += rate (p - average) */
+void kernel_ema(const KernelChunk *chunk, int64_t chunks, float *average, const void *p, float rate, void *stream);
 
 /* ---- noise.cu: what a diffusion step is given, as src/train/noise.h makes it on the host ---- */
-typedef struct {
-    uint32_t key[2], step[2]; /* RngKey of src/base/rng.h */
-} KernelStream;
 typedef struct {
     KernelStream latent, noise, offset, extra;
     double a, s;      /* x_t = a x_0 + s noise */
@@ -174,12 +175,15 @@ void kernel_noise(int t, const float *moments, const KernelSample *sample, void 
 /* ---- pixel.cu ---- */
 /* -1..1 -> 0..255, with the rounding of src/io/image.c */
 void kernel_to_pixels(int t, const void *x, uint8_t *y, int64_t n, void *stream);
+/* 0..255 -> -1..1 */
+void kernel_from_pixels(int t, const uint8_t *x, void *y, int64_t n, void *stream);
 
 /* ---- attention.cu: q, do, dq [n, lq, heads*d], k, v [n, lk, heads*d]; lse [n, heads, lq] ----
  * bf16 with d a multiple of 8 up to 160 runs on tensor cores (flash attention 2, arXiv:2307.08691); everything else on plain
- * fused multiply-adds. d <= 512. */
+ * fused multiply-adds. d <= 512. processors: of the device; heads of at most 64 take twice the rows per block where that still keeps
+ * them busy, which changes no bit. */
 void kernel_attention(int t, const void *q, const void *k, const void *v, void *o, float *lse, int64_t n, int64_t lq, int64_t lk,
-                      int heads, int64_t d, float scale, int causal, void *stream);
+                      int heads, int64_t d, float scale, int causal, int processors, void *stream);
 size_t kernel_attention_bwd_scratch(int64_t n, int64_t lq, int heads);
 void kernel_attention_bwd(int t, const void *dout, const void *q, const void *k, const void *v, const void *o, const float *lse, void *dq,
                           void *dk, void *dv, int64_t n, int64_t lq, int64_t lk, int heads, int64_t d, float scale, int causal,
@@ -204,6 +208,7 @@ typedef struct {
     int kh, kw, stride, pad_top, pad_left;
     int64_t from_h, from_w; /* forward and weight gradient: x is [n,from_h,from_w,ci], brought to h x w (at most 32768) by nearest
                                neighbour while it is read; 0: it is h x w */
+    int processors;         /* of the device: wide tiles where they keep so many busy. Changes no bit */
 } KernelConv;
 /* w [co,ci,kh,kw] -> forward [co][kh kw][ci], gradient [ci][kh kw][co]; as many elements as w. */
 void kernel_conv_pack(int t, const void *w, void *packed, const KernelConv *c, int gradient, void *stream);

@@ -3,6 +3,7 @@
 #include "device.h"
 #include "grid.h"
 #include "kernels.h"
+#include "philox.h"
 
 namespace {
 
@@ -114,6 +115,54 @@ template <int WHAT> __global__ void k_tile_sums(const float *x, const float *y, 
         tile[t] = (s[0] + s[2]) + (s[1] + s[3]);
 }
 
+/* Values as they are kept: f32, or bf16. */
+__device__ __forceinline__ void load_values(float v[4], const void *p, const KernelChunk &c, int i, int n)
+{
+    const char *first = static_cast<const char *>(p) + c.place;
+    if (c.type == KERNEL_F32) {
+        load4(v, reinterpret_cast<const float *>(first) + i, n);
+        return;
+    }
+    const bf16 *q = reinterpret_cast<const bf16 *>(first) + i;
+    if (n >= 4) {
+        uint2 u = *reinterpret_cast<const uint2 *>(q);
+        v[0] = __uint_as_float(u.x << 16), v[1] = __uint_as_float(u.x & 0xffff0000u);
+        v[2] = __uint_as_float(u.y << 16), v[3] = __uint_as_float(u.y & 0xffff0000u);
+    } else {
+        for (int k = 0; k < 4; k++)
+            v[k] = k < n ? bf16_to_f32(q[k]) : 0.0f;
+    }
+}
+
+/* cpu_optim_round_bf16's upper halves. */
+__device__ __forceinline__ uint32_t round_by_chance(float v, uint32_t word)
+{
+    uint32_t bits = __float_as_uint(v);
+    return (bits & 0x7f800000u) == 0x7f800000u ? f32_to_bf16(v).bits : (bits + (word & 0xffff)) >> 16;
+}
+__device__ __forceinline__ void store_values(void *p, const float v[4], const KernelChunk &c, const KernelRate &r, int i, int n)
+{
+    char *first = static_cast<char *>(p) + c.place;
+    if (c.type == KERNEL_F32) {
+        store4(reinterpret_cast<float *>(first) + i, v, n);
+        return;
+    }
+    bf16 *q = reinterpret_cast<bf16 *>(first) + i;
+    Words w = stream_block(Stream{{r.round.key[0], r.round.key[1]}, {r.round.step[0], r.round.step[1]}}, (uint64_t)(c.from + i) / 4);
+    uint32_t h[4];
+    for (int k = 0; k < 4; k++)
+        h[k] = round_by_chance(v[k], w.w[k]);
+    if (n >= 4) {
+        uint2 u;
+        u.x = h[0] | h[1] << 16, u.y = h[2] | h[3] << 16;
+        *reinterpret_cast<uint2 *>(q) = u;
+    } else {
+        for (int k = 0; k < 4; k++)
+            if (k < n)
+                q[k].bits = (uint16_t)h[k];
+    }
+}
+
 __device__ __forceinline__ float moment(float old, float beta, float keep, float x) { return add_rn(mul_rn(old, beta), mul_rn(x, keep)); }
 
 __device__ __forceinline__ float adam_value(float p, float m, float v, const KernelRate &r, const KernelMoments &a)
@@ -122,26 +171,70 @@ __device__ __forceinline__ float adam_value(float p, float m, float v, const Ker
     return add_rn(mul_rn(p, r.decay), -mul_rn(r.step, change));
 }
 
-__global__ void k_adamw(const KernelChunk *chunk, const KernelRate *rate, float *p, float *m, float *v, const float *grad, KernelMoments a)
+/* What a step makes of a value w with gradient g and the optimizer's x (and y). */
+struct Adamw {
+    enum { ARRAYS = 2 };
+    __device__ __forceinline__ static void step(float &w, float &x, float &y, float g, const KernelRate &r, const KernelMoments &a)
+    {
+        x = moment(x, a.beta1, a.keep1, g);
+        y = moment(y, a.beta2, a.keep2, mul_rn(g, g));
+        w = adam_value(w, x, y, r, a);
+    }
+};
+struct Lion {
+    enum { ARRAYS = 1 };
+    __device__ __forceinline__ static void step(float &w, float &x, float &, float g, const KernelRate &r, const KernelMoments &a)
+    {
+        float u = moment(x, a.beta1, a.keep1, g), sign = (float)((u > 0) - (u < 0));
+        w = add_rn(mul_rn(w, r.decay), -mul_rn(r.step, sign));
+        x = moment(x, a.beta2, a.keep2, g);
+    }
+};
+struct ScheduleFree {
+    enum { ARRAYS = 2 };
+    __device__ __forceinline__ static void step(float &w, float &x, float &y, float g, const KernelRate &r, const KernelMoments &a)
+    {
+        y = moment(y, a.beta2, a.keep2, mul_rn(g, g));
+        float u = add_rn(g / add_rn(sqrtf(y / a.root), a.eps), mul_rn(r.decay, w));
+        float moved = add_rn(w, mul_rn(a.weight, add_rn(x, -w)));
+        w = add_rn(moved, mul_rn(r.pull, u));
+        x = add_rn(x, -mul_rn(r.step, u));
+    }
+};
+
+template <typename Rule>
+__global__ void k_optim(const KernelChunk *chunk, const KernelRate *rate, void *p, float *x, float *y, const float *grad, KernelMoments a)
 {
     const KernelChunk c = chunk[blockIdx.x];
     const KernelRate r = rate[c.slot];
     for (int i = (int)threadIdx.x * WIDTH; i < c.count; i += BLOCK * WIDTH) {
         int n = c.count - i;
-        float w[4], x[4], y[4], g[4];
+        float w[4], g[4], u[4], v[4];
         load4(g, grad + c.at + i, n);
-        load4(x, m + c.state + i, n);
-        load4(y, v + c.state + i, n);
-        load4(w, p + c.at + i, n);
-        for (int k = 0; k < 4; k++) {
-            g[k] = mul_rn(g[k], a.scale);
-            x[k] = moment(x[k], a.beta1, a.keep1, g[k]);
-            y[k] = moment(y[k], a.beta2, a.keep2, mul_rn(g[k], g[k]));
-            w[k] = adam_value(w[k], x[k], y[k], r, a);
-        }
-        store4(m + c.state + i, x, n);
-        store4(v + c.state + i, y, n);
-        store4(p + c.at + i, w, n);
+        load4(u, x + c.state + i, n);
+        if constexpr (Rule::ARRAYS > 1)
+            load4(v, y + c.state + i, n);
+        load_values(w, p, c, i, n);
+        for (int k = 0; k < 4; k++)
+            Rule::step(w[k], u[k], v[k], mul_rn(g[k], a.scale), r, a);
+        store4(x + c.state + i, u, n);
+        if constexpr (Rule::ARRAYS > 1)
+            store4(y + c.state + i, v, n);
+        store_values(p, w, c, r, i, n);
+    }
+}
+
+__global__ void k_ema(const KernelChunk *chunk, float *average, const void *p, float rate)
+{
+    const KernelChunk c = chunk[blockIdx.x];
+    for (int i = (int)threadIdx.x * WIDTH; i < c.count; i += BLOCK * WIDTH) {
+        int n = c.count - i;
+        float v[4], w[4];
+        load4(v, average + c.at + i, n);
+        load_values(w, p, c, i, n);
+        for (int k = 0; k < 4; k++)
+            v[k] = add_rn(v[k], mul_rn(rate, add_rn(w[k], -v[k])));
+        store4(average + c.at + i, v, n);
     }
 }
 
@@ -205,7 +298,7 @@ __device__ __forceinline__ float quantize(uint32_t code[2], const float x[8], in
 __device__ __forceinline__ float old_top(const float *top, int lane) { return warp_get(lane == 0 ? *top : 0.0f, 0); }
 
 /* A warp for each block of 256 values, eight per lane. */
-__global__ void k_adamw8(const KernelChunk *chunk, const KernelRate *rate, const float *maps, float *p, uint8_t *m8, float *m_max,
+__global__ void k_adamw8(const KernelChunk *chunk, const KernelRate *rate, const float *maps, void *p, uint8_t *m8, float *m_max,
                          uint8_t *v8, float *v_max, const float *grad, KernelMoments a)
 {
     SHARED(float, map, 2 * MAP);
@@ -223,7 +316,7 @@ __global__ void k_adamw8(const KernelChunk *chunk, const KernelRate *rate, const
         load_codes(code[1], v8 + c.state + i, n);
         for (int k = 0; k < 8; k += 4) {
             load4(g + k, grad + c.at + i + k, n - k);
-            load4(w + k, p + c.at + i + k, n - k);
+            load_values(w + k, p, c, i + k, n - k);
         }
         float m_top = old_top(m_max + c.block + b, lane), v_top = old_top(v_max + c.block + b, lane);
 #pragma unroll
@@ -236,60 +329,13 @@ __global__ void k_adamw8(const KernelChunk *chunk, const KernelRate *rate, const
         m_top = quantize(code[0], x, n, map);
         v_top = quantize(code[1], y, n, map + MAP);
         for (int k = 0; k < 8; k += 4)
-            store4(p + c.at + i + k, w + k, n - k);
+            store_values(p, w + k, c, r, i + k, n - k);
         store_codes(m8 + c.state + i, code[0], n);
         store_codes(v8 + c.state + i, code[1], n);
         if (lane == 0) {
             m_max[c.block + b] = m_top;
             v_max[c.block + b] = v_top;
         }
-    }
-}
-
-__global__ void k_lion(const KernelChunk *chunk, const KernelRate *rate, float *p, float *m, const float *grad, KernelMoments a)
-{
-    const KernelChunk c = chunk[blockIdx.x];
-    const KernelRate r = rate[c.slot];
-    for (int i = (int)threadIdx.x * WIDTH; i < c.count; i += BLOCK * WIDTH) {
-        int n = c.count - i;
-        float w[4], x[4], g[4];
-        load4(g, grad + c.at + i, n);
-        load4(x, m + c.state + i, n);
-        load4(w, p + c.at + i, n);
-        for (int k = 0; k < 4; k++) {
-            g[k] = mul_rn(g[k], a.scale);
-            float u = moment(x[k], a.beta1, a.keep1, g[k]), sign = (float)((u > 0) - (u < 0));
-            w[k] = add_rn(mul_rn(w[k], r.decay), -mul_rn(r.step, sign));
-            x[k] = moment(x[k], a.beta2, a.keep2, g[k]);
-        }
-        store4(m + c.state + i, x, n);
-        store4(p + c.at + i, w, n);
-    }
-}
-
-__global__ void k_schedulefree(const KernelChunk *chunk, const KernelRate *rate, float *p, float *z, float *v, const float *grad,
-                               KernelMoments a)
-{
-    const KernelChunk c = chunk[blockIdx.x];
-    const KernelRate r = rate[c.slot];
-    for (int i = (int)threadIdx.x * WIDTH; i < c.count; i += BLOCK * WIDTH) {
-        int n = c.count - i;
-        float y[4], x[4], s[4], g[4];
-        load4(g, grad + c.at + i, n);
-        load4(x, z + c.state + i, n);
-        load4(s, v + c.state + i, n);
-        load4(y, p + c.at + i, n);
-        for (int k = 0; k < 4; k++) {
-            g[k] = mul_rn(g[k], a.scale);
-            s[k] = moment(s[k], a.beta2, a.keep2, mul_rn(g[k], g[k]));
-            float u = add_rn(g[k] / add_rn(sqrtf(s[k] / a.root), a.eps), mul_rn(r.decay, y[k]));
-            float moved = add_rn(y[k], mul_rn(a.weight, add_rn(x[k], -y[k])));
-            y[k] = add_rn(moved, mul_rn(r.pull, u));
-            x[k] = add_rn(x[k], -mul_rn(r.step, u));
-        }
-        store4(z + c.state + i, x, n);
-        store4(v + c.state + i, s, n);
-        store4(p + c.at + i, y, n);
     }
 }
 
@@ -328,11 +374,6 @@ __global__ void k_prodigy_values(float *p, const float *m, const float *v, int64
     }
 }
 
-struct Follow {
-    float rate;
-    __device__ __forceinline__ float operator()(float average, float x) const { return add_rn(average, mul_rn(rate, add_rn(x, -average))); }
-};
-
 } // namespace
 
 void kernel_exact_add(const KernelChunk *chunk, int64_t chunks, const float *const *grad, int64_t *sum, int64_t limit, uint64_t *left_out,
@@ -358,32 +399,23 @@ void kernel_tile_sums(int what, const float *x, const float *y, int64_t n, doubl
         LAUNCH(k_tile_sums<KERNEL_SUM_ABS>, grid, BLOCK, 0, stream, x, y, n, tile, tiles);
 }
 
-void kernel_adamw(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, float *p, float *m, float *v, const float *grad,
+void kernel_optim(int kind, const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, void *p, float *x, float *y, const float *grad,
                   const KernelMoments *a, void *stream)
 {
     KernelMoments by_value = *a;
-    LAUNCH(k_adamw, (unsigned)chunks, BLOCK, 0, stream, chunk, rate, p, m, v, grad, by_value);
+    if (kind == KERNEL_LION)
+        LAUNCH(k_optim<Lion>, (unsigned)chunks, BLOCK, 0, stream, chunk, rate, p, x, y, grad, by_value);
+    else if (kind == KERNEL_SCHEDULEFREE)
+        LAUNCH(k_optim<ScheduleFree>, (unsigned)chunks, BLOCK, 0, stream, chunk, rate, p, x, y, grad, by_value);
+    else
+        LAUNCH(k_optim<Adamw>, (unsigned)chunks, BLOCK, 0, stream, chunk, rate, p, x, y, grad, by_value);
 }
 
-void kernel_adamw8(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, const float *map, float *p, uint8_t *m8, float *m_max,
+void kernel_adamw8(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, const float *map, void *p, uint8_t *m8, float *m_max,
                    uint8_t *v8, float *v_max, const float *grad, const KernelMoments *a, void *stream)
 {
     KernelMoments by_value = *a;
     LAUNCH(k_adamw8, (unsigned)chunks, BLOCK, 0, stream, chunk, rate, map, p, m8, m_max, v8, v_max, grad, by_value);
-}
-
-void kernel_lion(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, float *p, float *m, const float *grad,
-                 const KernelMoments *a, void *stream)
-{
-    KernelMoments by_value = *a;
-    LAUNCH(k_lion, (unsigned)chunks, BLOCK, 0, stream, chunk, rate, p, m, grad, by_value);
-}
-
-void kernel_schedulefree(const KernelChunk *chunk, int64_t chunks, const KernelRate *rate, float *p, float *z, float *v, const float *grad,
-                         const KernelMoments *a, void *stream)
-{
-    KernelMoments by_value = *a;
-    LAUNCH(k_schedulefree, (unsigned)chunks, BLOCK, 0, stream, chunk, rate, p, z, v, grad, by_value);
 }
 
 void kernel_prodigy_moments(float *m, float *v, float *s, const float *grad, int64_t n, const KernelProdigy *a, void *stream)
@@ -398,7 +430,7 @@ void kernel_prodigy_values(float *p, const float *m, const float *v, int64_t n, 
     LAUNCH(k_prodigy_values, grid_for(ceil_div(n, WIDTH)), GRID_BLOCK, 0, stream, p, m, v, n, by_value);
 }
 
-void kernel_ema(float *average, const float *x, int64_t n, float rate, void *stream)
+void kernel_ema(const KernelChunk *chunk, int64_t chunks, float *average, const void *p, float rate, void *stream)
 {
-    map2(KERNEL_F32, average, x, average, n, Follow{rate}, stream);
+    LAUNCH(k_ema, (unsigned)chunks, BLOCK, 0, stream, chunk, average, p, rate);
 }

@@ -33,6 +33,7 @@ typedef enum {
     RNG_BUCKET = 15,
     RNG_PRIOR = 16,    /* choice of class images (DreamBooth) */
     RNG_WILDCARD = 17, /* prompt alternatives */
+    RNG_ROUND = 18,    /* rounding of trained values that are kept in bf16 */
     RNG_TEST = 1000
 } RngPurpose;
 

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <string.h>
 
 #include "cpu/kernel.h"
 #include "ops/optim.h"
@@ -23,6 +24,33 @@ void cpu_optim_adamw(float *p, float *m, float *v, const float *grad, int64_t n,
     a.root_v = (float)sqrt(1 - pow((double)o->beta2, t));
     Backend team = {.threads = omp_get_max_threads()};
     cpu_parallel_flat(&team, n, 28, CPU_PICK(isa_now(), cpu_optim_adamw_flat), &a);
+}
+
+typedef struct {
+    float *p;
+    RngKey key;
+} RoundArg;
+
+static void round_flat(void *arg, int64_t begin, int64_t end)
+{
+    const RoundArg *a = arg;
+    uint32_t word[256], bits;
+    for (int64_t i = begin; i < end; i += 256) {
+        int64_t n = end - i < 256 ? end - i : 256;
+        rng_u32_fill(word, n, a->key, (uint64_t)i);
+        for (int64_t k = 0; k < n; k++) {
+            memcpy(&bits, &a->p[i + k], sizeof bits);
+            if ((bits & 0x7f800000) != 0x7f800000)
+                bits = (bits + (word[k] & 0xffff)) & 0xffff0000;
+            memcpy(&a->p[i + k], &bits, sizeof bits);
+        }
+    }
+}
+
+void cpu_optim_round_bf16(float *p, int64_t n, RngKey k)
+{
+    Backend team = {.threads = omp_get_max_threads()};
+    cpu_parallel_flat(&team, n, 64, round_flat, &(RoundArg){p, k});
 }
 
 typedef struct {

@@ -88,12 +88,52 @@ static int backend_memory(Backend *be, size_t *free, size_t *total)
     return cuda_check(cudaMemGetInfo(free, total), "device memory");
 }
 
+static int stage_open(CudaStage *s)
+{
+    void *host;
+    TRY(cuda_check(cudaMallocHost(&host, 2 * CUDA_STAGE), "pinned memory"));
+    s->host = host;
+    for (int k = 0; k < 2; k++)
+        TRY(cuda_check(cudaEventCreateWithFlags(&s->done[k], cudaEventDisableTiming), "CUDA event"));
+    return 0;
+}
+
+static void stage_close(CudaStage *s)
+{
+    for (int k = 0; k < 2; k++)
+        if (s->done[k])
+            (void)cudaEventDestroy(s->done[k]);
+    if (s->host)
+        (void)cudaFreeHost(s->host);
+}
+
+/* Room for n bytes: in the other half, as soon as its copies are made, where this one has none left. */
+static int stage_take(CudaStage *s, size_t n, cudaStream_t stream, char **out)
+{
+    if (s->used + n > CUDA_STAGE) {
+        TRY(cuda_check(cudaEventRecord(s->done[s->half], stream), "CUDA event"));
+        s->half = !s->half;
+        s->used = 0;
+        TRY(cuda_check(cudaEventSynchronize(s->done[s->half]), "copy to the device"));
+    }
+    *out = s->host + (size_t)s->half * CUDA_STAGE + s->used;
+    s->used += (n + 63) / 64 * 64;
+    return 0;
+}
+
 static int backend_upload(Backend *be, void *dst, const void *src, size_t bytes)
 {
-    if (!bytes)
-        return 0;
-    TRY(cuda_check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, cuda_state(be)->stream), "copy to the device"));
-    return backend_sync(be); /* the host buffer is the caller's again */
+    CudaState *st = cuda_state(be);
+    char *host;
+    if (st->recording) /* the graph would copy whatever lies there when it is replayed */
+        return err_set(ERR_BACKEND, "a copy from the host cannot be recorded");
+    for (size_t at = 0; at < bytes; at += CUDA_STAGE) {
+        size_t n = bytes - at < CUDA_STAGE ? bytes - at : CUDA_STAGE;
+        TRY(stage_take(&st->stage, n, st->stream, &host));
+        memcpy(host, (const char *)src + at, n);
+        TRY(cuda_check(cudaMemcpyAsync((char *)dst + at, host, n, cudaMemcpyHostToDevice, st->stream), "copy to the device"));
+    }
+    return 0;
 }
 
 static int backend_download(Backend *be, void *dst, const void *src, size_t bytes)
@@ -107,13 +147,17 @@ static int backend_download(Backend *be, void *dst, const void *src, size_t byte
 /* Only this thread's calls are watched while recording: other threads may use the device meanwhile. */
 static int record_begin(Backend *be)
 {
-    return cuda_check(cudaStreamBeginCapture(cuda_state(be)->stream, cudaStreamCaptureModeThreadLocal), "recording a CUDA graph");
+    CudaState *st = cuda_state(be);
+    TRY(cuda_check(cudaStreamBeginCapture(st->stream, cudaStreamCaptureModeThreadLocal), "recording a CUDA graph"));
+    st->recording = 1;
+    return 0;
 }
 
 static int record_end(Backend *be, void **work)
 {
     cudaGraph_t graph = NULL;
     cudaGraphExec_t exec = NULL;
+    cuda_state(be)->recording = 0;
     int rc = cuda_check(cudaStreamEndCapture(cuda_state(be)->stream, &graph), "recording a CUDA graph");
     if (rc >= 0)
         rc = cuda_check(cudaGraphInstantiate(&exec, graph, 0), "making a CUDA graph");
@@ -151,23 +195,40 @@ static int choose(Backend *be)
     return 0;
 }
 
-static int backend_download_pixels(Backend *be, uint8_t *host, const void *x, Dtype t, int64_t n)
+static int pixels_room(Backend *be, Dtype t, int64_t n)
 {
     CudaState *st = cuda_state(be);
     if (t != DTYPE_F32 && t != DTYPE_BF16)
         return err_set(ERR_UNSUPPORTED, "pixels of %s", dtype_name(t));
-    if ((size_t)n > st->pixels_bytes) {
-        if (st->pixels)
-            be->free(be, st->pixels, st->pixels_bytes);
-        st->pixels = NULL;
-        st->pixels_bytes = 0;
-        TRY(be->alloc(be, &st->pixels, (size_t)n));
-        st->pixels_bytes = (size_t)n;
-    }
+    if ((size_t)n <= st->pixels_bytes)
+        return 0;
+    if (st->pixels)
+        be->free(be, st->pixels, st->pixels_bytes);
+    st->pixels = NULL;
+    st->pixels_bytes = 0;
+    TRY(be->alloc(be, &st->pixels, (size_t)n));
+    st->pixels_bytes = (size_t)n;
+    return 0;
+}
+
+static int backend_download_pixels(Backend *be, uint8_t *host, const void *x, Dtype t, int64_t n)
+{
+    CudaState *st = cuda_state(be);
+    TRY(pixels_room(be, t, n));
     if (n)
         kernel_to_pixels(t == DTYPE_F32 ? KERNEL_F32 : KERNEL_BF16, x, st->pixels, n, st->stream);
     TRY(cuda_check(cudaGetLastError(), "pixels"));
     return be->download(be, host, st->pixels, (size_t)n);
+}
+
+static int backend_upload_pixels(Backend *be, void *x, Dtype t, const uint8_t *host, int64_t n)
+{
+    CudaState *st = cuda_state(be);
+    TRY(pixels_room(be, t, n));
+    TRY(be->upload(be, st->pixels, host, (size_t)n));
+    if (n)
+        kernel_from_pixels(t == DTYPE_F32 ? KERNEL_F32 : KERNEL_BF16, st->pixels, x, n, st->stream);
+    return cuda_check(cudaGetLastError(), "pixels");
 }
 
 static void backend_destroy_cuda(Backend *be)
@@ -183,6 +244,9 @@ static void backend_destroy_cuda(Backend *be)
             (void)cudaFree(st->workspace);
         if (st->pixels)
             (void)cudaFree(st->pixels);
+        if (st->stream)
+            (void)cudaStreamSynchronize(st->stream);
+        stage_close(&st->stage);
         if (st->stream)
             (void)cudaStreamDestroy(st->stream);
         free(st->mirrors);
@@ -203,7 +267,9 @@ static int open_device(CudaState *st, int device)
                        count, count);
     TRY(cuda_blas_load(&st->blas));
     TRY(cuda_check(cudaSetDevice(device), "choosing the CUDA device"));
+    TRY(cuda_check(cudaDeviceGetAttribute(&st->processors, cudaDevAttrMultiProcessorCount, device), "CUDA device"));
     TRY(cuda_check(cudaStreamCreateWithFlags(&st->stream, cudaStreamNonBlocking), "CUDA stream"));
+    TRY(stage_open(&st->stage));
     cublasStatus_t s = st->blas.create(&st->handle);
     if (s != CUBLAS_STATUS_SUCCESS)
         return err_set(ERR_BACKEND, "cuBLAS did not start: status %d", (int)s);
@@ -232,6 +298,7 @@ int cuda_backend_create(Backend **out, int device)
     be->upload = backend_upload;
     be->download = backend_download;
     be->download_pixels = backend_download_pixels;
+    be->upload_pixels = backend_upload_pixels;
     be->sync = backend_sync;
     be->memory = backend_memory;
     be->destroy = backend_destroy_cuda;

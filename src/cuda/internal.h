@@ -18,11 +18,20 @@ typedef struct {
 
 enum { CUDA_LOW_RANK_OFF, CUDA_LOW_RANK_AUTO, CUDA_LOW_RANK_ALL };
 
+/* Pinned memory through which all uploads go, in two halves: while one is filled the copies out of the other go on. */
+enum { CUDA_STAGE = 4 << 20 };
+typedef struct {
+    char *host;           /* [2][CUDA_STAGE] */
+    cudaEvent_t done[2];  /* the copies out of a half that is full */
+    int half;
+    size_t used;          /* bytes of it */
+} CudaStage;
+
 typedef struct CudaMirror CudaMirror;
 typedef struct CudaPeers CudaPeers;
 
 typedef struct {
-    int device;
+    int device, processors;
     cudaStream_t stream;
     CudaBlas blas;
     cublasHandle_t handle;
@@ -30,6 +39,8 @@ typedef struct {
     int low_rank;         /* CUDA_LOW_RANK_*: which products take kernels/linear.cu; ATELIER_LOW_RANK=off|auto|all */
     void *pixels;          /* of the largest image so far */
     size_t pixels_bytes;
+    CudaStage stage;
+    int recording;
     CudaMirror *mirrors;
     int mirror_count, mirror_cap;
     CudaPeers *peers;    /* nccl.c; NULL: in no group */

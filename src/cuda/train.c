@@ -62,8 +62,10 @@ static int upload_chunks(Backend *be, OptimTable *t, const OptimSlot *slot)
     for (int i = 0; i < t->n; i++)
         for (int64_t from = 0; from < slot[i].count; from += KERNEL_CHUNK) {
             int64_t left = slot[i].count - from;
+            int half = slot[i].dtype == DTYPE_BF16;
             host[k++] = (KernelChunk){i, (int32_t)(left < KERNEL_CHUNK ? left : KERNEL_CHUNK), from, slot[i].at + from, slot[i].state + from,
-                                      slot[i].block + from / OPTIM_BLOCK};
+                                      slot[i].block + from / OPTIM_BLOCK, slot[i].place + from * (half ? 2 : 4),
+                                      half ? KERNEL_BF16 : KERNEL_F32};
         }
     int rc = be->upload(be, t->chunk, host, (size_t)total * sizeof *host);
     free(host);
@@ -231,10 +233,15 @@ static KernelMoments moments(const OptimStep *s)
     return (KernelMoments){a->beta1, a->beta2, 1 - a->beta1, 1 - a->beta2, a->eps, a->grad_scale, root, s->weight};
 }
 
+static KernelStream stream_of(const RngKey *k)
+{
+    return (KernelStream){{k->key[0], k->key[1]}, {k->step[0], k->step[1]}};
+}
+
 static KernelRate rate_of(const OptimStep *s, const OptimRate *r)
 {
     double lr = (double)r->lr, wd = (double)r->weight_decay, beta1 = (double)s->a.beta1;
-    KernelRate k = {(float)(1 - lr * wd), r->lr, 0, 0};
+    KernelRate k = {(float)(1 - lr * wd), r->lr, 0, 0, stream_of(&r->round)};
     if (s->kind == OPTIM_ADAMW || s->kind == OPTIM_ADAMW8)
         k.step = (float)(lr / (1 - pow(beta1, (double)s->a.step)));
     if (s->kind == OPTIM_SCHEDULEFREE) {
@@ -257,6 +264,7 @@ static int make_map(Backend *be, OptimTable *t)
 
 static int step(Backend *be, OptimTable *t, const OptimStep *s)
 {
+    static const int kernels[] = {[OPTIM_ADAMW] = KERNEL_ADAMW, [OPTIM_LION] = KERNEL_LION, [OPTIM_SCHEDULEFREE] = KERNEL_SCHEDULEFREE};
     KernelMoments m = moments(s);
     int64_t n = t->first[t->n];
     void *const *x = s->array, *stream = cuda_state(be)->stream;
@@ -265,34 +273,21 @@ static int step(Backend *be, OptimTable *t, const OptimStep *s)
     for (int i = 0; i < t->n; i++)
         t->rate_host[i] = rate_of(s, &s->rate[i]);
     TRY(be->upload(be, t->rate, t->rate_host, (size_t)t->n * sizeof *t->rate));
-    switch (s->kind) {
-    case OPTIM_ADAMW8:
+    if (s->kind == OPTIM_ADAMW8) {
         TRY(make_map(be, t));
         kernel_adamw8(t->chunk, n, t->rate, t->map, s->p, x[0], x[1], x[2], x[3], s->grad, &m, stream);
-        break;
-    case OPTIM_LION:
-        kernel_lion(t->chunk, n, t->rate, s->p, x[0], s->grad, &m, stream);
-        break;
-    case OPTIM_SCHEDULEFREE:
-        kernel_schedulefree(t->chunk, n, t->rate, s->p, x[0], x[1], s->grad, &m, stream);
-        break;
-    default:
-        kernel_adamw(t->chunk, n, t->rate, s->p, x[0], x[1], s->grad, &m, stream);
+    } else {
+        kernel_optim(kernels[s->kind], t->chunk, n, t->rate, s->p, x[0], x[1], s->grad, &m, stream);
     }
     return launched("optimizer");
 }
 
-static int ema(Backend *be, float *average, const float *x, int64_t n, float rate)
+static int ema(Backend *be, OptimTable *t, float *average, const void *p, float rate)
 {
-    if (!n)
+    if (!t->first[t->n])
         return 0;
-    kernel_ema(average, x, n, rate, cuda_state(be)->stream);
+    kernel_ema(t->chunk, t->first[t->n], average, p, rate, cuda_state(be)->stream);
     return launched("running average");
-}
-
-static KernelStream stream_of(const RngKey *k)
-{
-    return (KernelStream){{k->key[0], k->key[1]}, {k->step[0], k->step[1]}};
 }
 
 static int noise(Backend *be, const NoiseStep *n)

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "base/pixel.h"
 #include "graph/internal.h"
 
 enum { PIECES = 16 };
@@ -489,6 +490,22 @@ int exec_write_f32(Exec *e, OpRef t, const float *host, int64_t count)
     if (rc >= 0)
         rc = e->be->upload(e->be, storage(e, t), tmp, bytes);
     free(tmp);
+    return rc;
+}
+
+int exec_write_pixels(Exec *e, OpRef t, const uint8_t *host, int64_t count)
+{
+    if (checked_count(e, t) != count)
+        return bad_size(e, t, (long long)count);
+    if (e->be->upload_pixels)
+        return e->be->upload_pixels(e->be, storage(e, t), e->g->tensors[t].meta.dtype, host, count);
+    float *v = malloc((size_t)count * sizeof *v + 1);
+    if (!v)
+        return err_set(ERR_NOMEM, "executor: out of memory");
+    for (int64_t i = 0; i < count; i++)
+        v[i] = pixel_to_unit(host[i]);
+    int rc = exec_write_f32(e, t, v, count);
+    free(v);
     return rc;
 }
 

@@ -36,6 +36,8 @@ int exec_write(Exec *e, OpRef t, const void *host, size_t bytes);
 int exec_read(const Exec *e, OpRef t, void *host, size_t bytes);
 /* F32 host arrays, converted to and from the tensor's dtype (F32, BF16, F16, F64). */
 int exec_write_f32(Exec *e, OpRef t, const float *host, int64_t count);
+/* 8-bit pixels, as -1..1 (base/pixel.h). */
+int exec_write_pixels(Exec *e, OpRef t, const uint8_t *host, int64_t count);
 int exec_read_f32(const Exec *e, OpRef t, float *host, int64_t count);
 
 /* Seconds per op kind since profiling was switched on; seconds[OP_COUNT], calls[OP_COUNT], flops[OP_COUNT]. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pixel.h"
 #include "io/exif.h"
 #include "io/file.h"
 #include "io/image_codec.h"
@@ -233,13 +234,11 @@ int io_image_orient(IoImage *img, int orientation)
     return 0;
 }
 
-static float to_unit(uint8_t v) { return (float)v / 127.5f - 1.0f; }
-
 void io_image_to_hwc(const IoImage *img, float *out)
 {
     size_t n = byte_count(img);
     for (size_t i = 0; i < n; i++)
-        out[i] = to_unit(img->data[i]);
+        out[i] = pixel_to_unit(img->data[i]);
 }
 
 void io_image_to_chw(const IoImage *img, float *out)
@@ -247,7 +246,7 @@ void io_image_to_chw(const IoImage *img, float *out)
     size_t n = (size_t)img->w * (size_t)img->h, c = (size_t)img->c;
     for (size_t k = 0; k < c; k++)
         for (size_t i = 0; i < n; i++)
-            out[k * n + i] = to_unit(img->data[i * c + k]);
+            out[k * n + i] = pixel_to_unit(img->data[i * c + k]);
 }
 
 /* In float as numpy does it: (v/2 + 0.5).clamp(0, 1) * 255, round half to even. */

@@ -142,10 +142,9 @@ OpRef nn_param(NnCtx *nn, const char *name, Shape shape)
     int n = snprintf(full, sizeof full, "%s%s%s", nn->path, nn->len ? "." : "", name);
     if (n < 0 || (size_t)n >= sizeof full)
         return nn->b->fail(nn->b, err_set(ERR_RANGE, "parameter name '%.60s...' is too long", full));
-    if (!is_trained(nn, full))
-        return graph_param(nn->g, full, shape.ndim < 2 ? graph_ptype(nn->g) : graph_dtype(nn->g), shape);
-    OpRef t = graph_param(nn->g, full, graph_ptype(nn->g), shape);
-    if (t >= 0)
+    int trained = is_trained(nn, full), compute = shape.ndim >= 2 && (!trained || nn->train_compute);
+    OpRef t = graph_param(nn->g, full, compute ? graph_dtype(nn->g) : graph_ptype(nn->g), shape);
+    if (t >= 0 && trained)
         nn_trained_add(nn, t);
     return shape.ndim < 2 ? t : nn_to_compute(nn, t);
 }

@@ -44,6 +44,7 @@ typedef struct NnCtx {
     int nlora;
     const char *const *train;      /* globs over full parameter names (nn_glob) of what is trained; may be NULL */
     int ntrain;
+    int train_compute;             /* trained parameters are T like the others, not P */
     NnTapFn tap;                   /* when set, told the output of every module (debug dumps, tests) */
     void *tap_user;
     NnModules *modules;            /* when set, every linear layer, convolution and norm is listed here */
@@ -63,7 +64,8 @@ OpRef nn_tap(NnCtx *nn, const char *name, OpRef t);
 /* y + res where res is given. Without a tap, callers pass res on to the module instead (one fused op). */
 OpRef nn_residual(NnCtx *nn, OpRef y, OpRef res);
 
-/* Declares "<path>.<name>" as T, or as P where one-dimensional. A trained one is declared P and returned cast to T. */
+/* Declares "<path>.<name>" as T, or as P where one-dimensional. A trained one is declared P and returned cast to T, but with
+ * train_compute. */
 OpRef nn_param(NnCtx *nn, const char *name, Shape shape);
 /* Lists t among the trained parameters. */
 void nn_trained_add(NnCtx *nn, OpRef t);

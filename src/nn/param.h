@@ -3,7 +3,7 @@
  * A graph only declares parameters (name, dtype, shape); an NnParams holds values for them and may serve many graphs (other
  * batch sizes, training and rendering, encoder and decoder). Names are "<root>.<name in the file>": roots are "unet",
  * "text_encoder", "vae", "clip"; adapters use "lora.<i>.". Dtypes follow ops/op.h: matrices and kernels T, one-dimensional
- * parameters P; parameters that are trained are P in every graph (cast to T inside it).
+ * parameters P; parameters that are trained are P in every graph (cast to T inside it) but with NnCtx.train_compute.
  *
  *     NnParams *ps;                                       nn_params_create(&ps)
  *     TRY(nn_params_load(ps, g, "unet", files, names));   // all parameters of g under "unet."

@@ -56,10 +56,13 @@ struct Backend {
     void *impl;                   /* the backend's own state */
     int (*alloc)(Backend *be, void **out, size_t bytes);   /* device memory, 64-byte aligned (2 MiB pages on CPU) */
     void (*free)(Backend *be, void *p, size_t bytes);
+    /* Enqueued before what is called later; host_src is the caller's again at once. */
     int (*upload)(Backend *be, void *dst, const void *host_src, size_t bytes);
     int (*download)(Backend *be, void *host_dst, const void *src, size_t bytes);
     /* x[n] of t (F32, BF16), -1..1, as pixels on the host: the bits of io_image_from_hwc. NULL: the caller does that. */
     int (*download_pixels)(Backend *be, uint8_t *host, const void *x, Dtype t, int64_t n);
+    /* Pixels to x[n] of t, -1..1: the bits of pixel_to_unit. NULL: the caller does that. */
+    int (*upload_pixels)(Backend *be, void *x, Dtype t, const uint8_t *host, int64_t n);
     int (*sync)(Backend *be);
     int (*memory)(Backend *be, size_t *free, size_t *total); /* of the device, in bytes; NULL: device memory is the host's */
     /* Parameters lie in host memory. acquire gives their address on the device: a copy that is shared by all who acquired the

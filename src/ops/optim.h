@@ -6,6 +6,7 @@
 
 #include <stdint.h>
 
+#include "base/rng.h"
 #include "ops/op.h"
 
 typedef struct {
@@ -17,6 +18,10 @@ typedef struct {
 /* Decoupled weight decay as torch.optim.AdamW: p *= 1 - lr*wd; m,v moments; p -= lr/(1-b1^t) * m / (sqrt(v/(1-b2^t)) + eps).
  * p, m, v: F32 [n]; grad F32 [n]. Element-wise, so the result does not depend on threads. */
 void cpu_optim_adamw(float *p, float *m, float *v, const float *grad, int64_t n, const OptimAdamw *o);
+/* Each of p[n] becomes one of the two bf16 values around it (it stays where it is one), by chance in proportion to how near each is, so that
+ * the mean is p: the low half of word i of the stream k is added to the bits of value i before they are cut. Infinities and NaNs stay.
+ * (Stochastic rounding: Gupta et al., arXiv:1502.02551.) */
+void cpu_optim_round_bf16(float *p, int64_t n, RngKey k);
 /* Sum of squares in double, fixed tiles of 4096 elements summed in order. */
 double cpu_optim_sumsq(const float *x, int64_t n);
 /* Sum of x y and of |x| in double, in the same tiles and order. */

@@ -12,13 +12,16 @@
 
 /* A tensor in the flat arrays. Places are multiples of 16. */
 typedef struct {
-    int64_t count, at;    /* values; place in p, grad and sum */
+    int64_t count, at;    /* values; place in grad, sum, average, and in p where that is a flat array of floats */
     int64_t state;        /* place in the optimizer's arrays */
     int64_t block;        /* 8-bit moments: place in the arrays of maxima */
+    int64_t place;        /* of its values in p, in bytes: a multiple of 32 */
+    Dtype dtype;          /* of its values: F32 or BF16 */
 } OptimSlot;
 
 typedef struct {
     float lr, weight_decay;
+    RngKey round;         /* BF16: the stream of cpu_optim_round_bf16 in this step */
 } OptimRate;
 
 /* Tensors that one launch works on. */
@@ -28,7 +31,7 @@ typedef enum { OPTIM_ADAMW, OPTIM_ADAMW8, OPTIM_LION, OPTIM_SCHEDULEFREE } Optim
 
 typedef struct {
     OptimKind kind;
-    float *p;
+    void *p;              /* BF16 values are rounded by cpu_optim_round_bf16 */
     void *array[4];       /* the arguments between p and grad of cpu_optim_<kind>, in their order */
     const float *grad;
     const OptimRate *rate; /* [tensors of the table], on the host: in place of lr and weight_decay of a */
@@ -81,8 +84,8 @@ struct BackendTrain {
                      const OptimAdafactor *o);
     /* cpu_optim_prodigy of the first n values of the flat arrays of t. */
     int (*prodigy)(Backend *be, OptimTable *t, const OptimFlat *f, int64_t n, const OptimAdamw *o, OptimProdigy *d);
-    /* average += rate (x - average) */
-    int (*ema)(Backend *be, float *average, const float *x, int64_t n, float rate);
+    /* average += rate (p - average) for all tensors of t. */
+    int (*ema)(Backend *be, OptimTable *t, float *average, const void *p, float rate);
     /* x and target of a micro-batch. */
     int (*noise)(Backend *be, const NoiseStep *n);
 };

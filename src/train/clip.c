@@ -14,7 +14,7 @@ typedef struct {
     ClipBpe *bpe;
     OpRef ids, pool, pixels, target;
     int32_t *buf_ids, *buf_pool, *buf_target;
-    float *buf_pixels;
+    uint8_t *buf_pixels;
     int64_t *items;
     StrBuf caption;
 } Clip;
@@ -45,7 +45,7 @@ static int fill(TrainTask *t, int64_t position)
     }
     clip_text_pool_index(&c->text, c->buf_ids, n, length, c->buf_pool);
     size_t pixels = (size_t)n * (size_t)(t->conf->resolution * t->conf->resolution * 3);
-    TRY(exec_write_f32(t->now.ex, c->pixels, c->buf_pixels, (int64_t)pixels));
+    TRY(exec_write_pixels(t->now.ex, c->pixels, c->buf_pixels, (int64_t)pixels));
     TRY(exec_write(t->now.ex, c->ids, c->buf_ids, (size_t)(n * length) * sizeof(int32_t)));
     TRY(exec_write(t->now.ex, c->pool, c->buf_pool, (size_t)n * sizeof(int32_t)));
     return exec_write(t->now.ex, c->target, c->buf_target, (size_t)n * sizeof(int32_t));
@@ -61,6 +61,7 @@ static int build_graph(TrainTask *t, Clip *c)
     nn_init(&nn, t->now.g);
     nn.train = all;
     nn.ntrain = 1;
+    nn.train_compute = conf->optimizer.weights;
     c->pixels = graph_input(t->now.g, "pixels", graph_dtype(t->now.g), SHAPE(n, conf->resolution, conf->resolution, 3));
     c->ids = graph_input(t->now.g, "ids", DTYPE_I32, SHAPE(n, c->text.positions));
     c->pool = graph_input(t->now.g, "pool", DTYPE_I32, SHAPE(n));
@@ -161,7 +162,7 @@ int train_clip_open(TrainTask *t, int plan_only)
         c->buf_ids = malloc(n * (size_t)c->text.positions * sizeof(int32_t));
         c->buf_pool = malloc(n * sizeof(int32_t));
         c->buf_target = malloc(n * sizeof(int32_t));
-        c->buf_pixels = malloc(n * side * side * 3 * sizeof(float));
+        c->buf_pixels = malloc(n * side * side * 3);
         c->items = malloc(n * sizeof(int64_t));
         if (!c->buf_ids || !c->buf_pool || !c->buf_target || !c->buf_pixels || !c->items)
             rc = err_set(ERR_NOMEM, "training: out of memory");

@@ -192,6 +192,8 @@ int train_conf_check(TrainConf *c, const char *path)
                        c->checkpoint.every);
     if (c->text_encoder && c->task == TRAIN_LORA)
         TRY(add_text_targets(&c->lora.targets));
+    if (c->optimizer.weights && (!c->dtype || c->task == TRAIN_LORA || c->task == TRAIN_EMBEDDING))
+        return err_set(ERR_RANGE, "%s: optimizer.weights: bf16 is for the tasks full, vae and clip with dtype bf16", path);
     TRY(train_data_check(c, path));
     TRY(train_loss_check(&c->loss, &c->noise, path));
     return train_optim_check(&c->optimizer, c->steps, path);

@@ -99,6 +99,7 @@ typedef struct {
     int decay_shape;  /* TrainDecayShape */
     float min_lr;     /* fraction of lr */
     float clip;       /* gradient norm; 0 off */
+    int weights;      /* 0: f32; 1: matrices and kernels in bf16, rounded stochastically */
     float ema;        /* decay of the running average of the weights that is saved; 0 off */
     int32_t max_skips;
     ConfList groups;  /* TrainGroupConf */

@@ -5,6 +5,7 @@
 static const char *const optim_names[] = {"adamw", "adamw8bit", "lion", "adafactor", "prodigy", "schedulefree", NULL};
 static const char *const schedule_names[] = {"constant",   "linear",       "cosine", "cosine_restarts",
                                              "polynomial", "inverse_sqrt", "wsd",    "rex", NULL};
+static const char *const weight_names[] = {"f32", "bf16", NULL};
 static const char *const decay_names[] = {"cosine", "linear", "sqrt", NULL};
 
 static const ConfField group_fields[] = {
@@ -59,6 +60,8 @@ static const ConfField optim_fields[] = {
     CONF_ENUM(TrainOptimConf, decay_shape, "cosine", decay_names, "wsd: cosine, linear or 1 - sqrt"),
     CONF_F32(TrainOptimConf, min_lr, "0", 0, 1, "what a falling schedule ends at, as a fraction of lr"),
     CONF_F32(TrainOptimConf, clip, "1.0", 0, 1e6, "largest gradient norm; 0 switches clipping off"),
+    CONF_ENUM(TrainOptimConf, weights, "f32", weight_names,
+              "what trained values are kept as; bf16: matrices and kernels, rounded stochastically, without an f32 copy (full, vae, clip)"),
     CONF_F32(TrainOptimConf, ema, "0", 0, 0.99999, "decay of the running average of weights that is saved; 0 saves the weights"),
     CONF_I32(TrainOptimConf, max_skips, "10", 1, 1000000, "steps in a row without a finite gradient after which the run stops"),
     CONF_STRUCTS(TrainOptimConf, groups, &group_table, 0, 1000, "other rates for some parameters; the last group that matches counts"),
@@ -97,6 +100,8 @@ int train_optim_check(TrainOptimConf *o, int32_t steps, const char *path)
         return err_set(ERR_RANGE, "%s: optimizer: schedulefree saves its own average of the weights; set ema=0", path);
     if (o->name == TRAIN_SCHEDULEFREE && !(o->beta1 > 0))
         return err_set(ERR_RANGE, "%s: optimizer.beta1: schedulefree needs more than 0", path);
+    if (o->weights && o->name != TRAIN_ADAMW && o->name != TRAIN_ADAMW8 && o->name != TRAIN_LION)
+        return err_set(ERR_RANGE, "%s: optimizer.weights: bf16 is for adamw, adamw8bit and lion, not %s", path, optim_names[o->name]);
     int32_t whole = o->schedule_steps ? o->schedule_steps : steps;
     if (o->schedule == TRAIN_SCHEDULE_WSD && o->decay == 0)
         o->decay = whole / 10;

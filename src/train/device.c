@@ -24,7 +24,10 @@ struct TrainDevice {
     int *slot_small, *slot_large;
     OptimRate *rate, *some;  /* [slots]: of each slot; of those of a table */
     int64_t *left_out;       /* [slots] */
-    float *param, *grad, *ema;
+    void *param;             /* values of each slot from place[slot] on, in bytes, in its dtype */
+    int64_t *place;          /* [slots + 1]: the last is the end */
+    char *packed;            /* host: param, where not all slots are f32; else NULL */
+    float *grad, *ema;
     int64_t *sum;
     void *array[TRAIN_ARRAYS];
     const float **grads;     /* device: [shapes][slots], addresses of gradients */
@@ -54,10 +57,26 @@ static int allocate(TrainDevice *d, void *out, size_t bytes)
     return d->be->train->clear(d->be, p, bytes);
 }
 
+/* f32 slots as they lie in TrainState.param. */
+static int make_places(TrainDevice *d)
+{
+    const TrainState *s = d->s;
+    int half = 0;
+    d->place[0] = 0;
+    for (int i = 0; i < s->count; i++) {
+        int64_t room = (i + 1 < s->count ? s->slot[i + 1].offset : s->n) - s->slot[i].offset;
+        d->place[i + 1] = d->place[i] + room * (int64_t)dtype_size(s->slot[i].dtype);
+        half |= s->slot[i].dtype != DTYPE_F32;
+    }
+    d->packed = half ? calloc(1, (size_t)d->place[s->count] + 1) : NULL;
+    return half && !d->packed ? err_set(ERR_NOMEM, "training state: out of memory") : 0;
+}
+
 static int make_arrays(TrainDevice *d)
 {
     TrainState *s = d->s;
-    TRY(allocate(d, &d->param, flat_bytes(d)));
+    TRY(make_places(d));
+    TRY(allocate(d, &d->param, (size_t)d->place[s->count]));
     TRY(allocate(d, &d->grad, flat_bytes(d)));
     TRY(allocate(d, &d->sum, (size_t)s->n * sizeof *d->sum));
     if (s->ema)
@@ -82,7 +101,7 @@ static int make_table(TrainDevice *d, OptimTable **out, int which, int *slot_of,
         int large = eight && s->array[0].at[i] < 0;
         if (which >= 0 && which != large)
             continue;
-        slot[n] = (OptimSlot){t->count, t->offset, t->offset, 0};
+        slot[n] = (OptimSlot){t->count, t->offset, t->offset, 0, d->place[i], t->dtype};
         if (which == 0)
             slot[n].state = s->array[0].at[i];
         if (which == 1) {
@@ -172,7 +191,7 @@ static int adopt(TrainDevice *d)
     OpView v;
     for (; d->adopted < d->s->count; d->adopted++) {
         TRY(view_of(d, d->adopted, &v));
-        TRY(d->be->train->adopt(d->be, &v, d->param + d->s->slot[d->adopted].offset));
+        TRY(d->be->train->adopt(d->be, &v, (char *)d->param + d->place[d->adopted]));
     }
     return 0;
 }
@@ -197,7 +216,8 @@ int train_device_create(TrainDevice **out, TrainTask *t, TrainState *s)
     d->slot_large = malloc(n * sizeof *d->slot_large);
     d->bucket = malloc(n * sizeof *d->bucket);
     d->bucket_of = malloc(n * sizeof *d->bucket_of);
-    if (!d->rate || !d->some || !d->left_out || !d->slot_small || !d->slot_large || !d->bucket || !d->bucket_of)
+    d->place = malloc(n * sizeof *d->place);
+    if (!d->place || !d->rate || !d->some || !d->left_out || !d->slot_small || !d->slot_large || !d->bucket || !d->bucket_of)
         return err_set(ERR_NOMEM, "training state: out of memory");
     TRY(make_arrays(d));
     TRY(make_tables(d));
@@ -228,6 +248,8 @@ void train_device_destroy(TrainDevice *d)
     for (int k = 0; k < TRAIN_ARRAYS; k++)
         if (d->array[k])
             d->be->free(d->be, d->array[k], 0);
+    free(d->place);
+    free(d->packed);
     free(d->rate);
     free(d->some);
     free(d->left_out);
@@ -242,7 +264,10 @@ void train_device_destroy(TrainDevice *d)
 
 int train_device_show(TrainDevice *d, const float *values)
 {
-    return d->be->upload(d->be, d->param, values, flat_bytes(d));
+    const TrainState *s = d->s;
+    for (int i = 0; d->packed && i < s->count; i++)
+        TRY(dtype_convert(d->packed + d->place[i], s->slot[i].dtype, values + s->slot[i].offset, DTYPE_F32, s->slot[i].count));
+    return d->be->upload(d->be, d->param, d->packed ? (const void *)d->packed : values, (size_t)d->place[s->count]);
 }
 
 int train_device_upload(TrainDevice *d)
@@ -259,8 +284,12 @@ int train_device_upload(TrainDevice *d)
 
 int train_device_fetch_values(TrainDevice *d)
 {
-    if (d->values_old)
-        TRY(d->be->download(d->be, d->s->param, d->param, flat_bytes(d)));
+    TrainState *s = d->s;
+    if (!d->values_old)
+        return 0;
+    TRY(d->be->download(d->be, d->packed ? (void *)d->packed : s->param, d->param, (size_t)d->place[s->count]));
+    for (int i = 0; d->packed && i < s->count; i++)
+        TRY(dtype_convert(s->param + s->slot[i].offset, DTYPE_F32, d->packed + d->place[i], s->slot[i].dtype, s->slot[i].count));
     d->values_old = 0;
     return 0;
 }
@@ -390,7 +419,7 @@ static int step_adafactor(TrainDevice *d, TrainOptimizer *o, const OptimAdamw *a
         own.lr = d->rate[i].lr;
         own.weight_decay = d->rate[i].weight_decay;
         OptimAdafactor x = train_optimizer_adafactor(o, &own);
-        TRY(d->be->train->adafactor(d->be, d->all, d->param + t->offset, part(d, 0, i), part(d, 1, i), part(d, 2, i), part(d, 3, i),
+        TRY(d->be->train->adafactor(d->be, d->all, (float *)d->param + t->offset, part(d, 0, i), part(d, 1, i), part(d, 2, i), part(d, 3, i),
                                     d->grad + t->offset, &t->shape, &x));
     }
     return 0;
@@ -421,5 +450,5 @@ int train_device_step(TrainDevice *d, TrainOptimizer *o, float grad_scale, float
 {
     TRY(step_here(d, o, grad_scale));
     d->values_old = d->rest_old = 1;
-    return d->ema ? d->be->train->ema(d->be, d->ema, d->param, d->s->n, ema_rate) : 0;
+    return d->ema ? d->be->train->ema(d->be, d->all, d->ema, d->param, ema_rate) : 0;
 }

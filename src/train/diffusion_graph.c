@@ -79,6 +79,7 @@ int train_diffusion_graph(TrainTask *t, const Pipeline *pipe, int h, int w, Trai
     } else if (c->task == TRAIN_FULL) {
         nn.train = (const char *const *)c->train.items;
         nn.ntrain = c->train.count;
+        nn.train_compute = c->optimizer.weights;
     }
     out->x = graph_input(t->now.g, "x", T, SHAPE(n, h, w, channels));
     out->time = graph_input(t->now.g, "timestep", DTYPE_F32, SHAPE(n));

@@ -15,7 +15,7 @@ struct TrainEncoder {
     int batch, length;
     int64_t row_in, row_out;
     OpRef in, out;
-    void *stage;        /* one batch of inputs */
+    void *stage;        /* one batch of inputs: pixels or token ids */
     float *result;      /* one batch of outputs */
 };
 
@@ -119,18 +119,18 @@ int train_encoder_create_texts(TrainEncoder **out, Pipeline *pipe, Backend *be, 
 
 static int run(TrainEncoder *e, int n, float *out)
 {
-    TRY(exec_write(e->ex, e->in, e->stage, (size_t)(e->batch * e->row_in) * 4));
     TRY(exec_run(e->ex));
     TRY(exec_read_f32(e->ex, e->out, e->result, e->batch * e->row_out));
     memcpy(out, e->result, (size_t)(n * e->row_out) * sizeof *out);
     return 0;
 }
 
-int train_encoder_images(TrainEncoder *e, const float *images, int n, float *moments)
+int train_encoder_images(TrainEncoder *e, const uint8_t *images, int n, float *moments)
 {
     for (int i = 0; i < n; i += e->batch) {
         int k = n - i < e->batch ? n - i : e->batch;
-        memcpy(e->stage, images + i * e->row_in, (size_t)(k * e->row_in) * sizeof(float));
+        memcpy(e->stage, images + i * e->row_in, (size_t)(k * e->row_in));
+        TRY(exec_write_pixels(e->ex, e->in, e->stage, e->batch * e->row_in));
         TRY(run(e, k, moments + i * e->row_out));
     }
     return 0;
@@ -147,6 +147,7 @@ int train_encoder_texts(TrainEncoder *e, const char *const *text, int n, float *
         int k = n - i < e->batch ? n - i : e->batch;
         for (int j = 0; j < k; j++)
             TRY(train_encoder_tokens(e, text[i + j], (int32_t *)e->stage + j * e->length));
+        TRY(exec_write(e->ex, e->in, e->stage, (size_t)(e->batch * e->row_in) * sizeof(int32_t)));
         TRY(run(e, k, out + i * e->row_out));
     }
     return 0;

@@ -41,7 +41,7 @@ double train_optimizer_bytes(const TrainConf *c, const Shape *shape)
 {
     const Need *need;
     int n = needs(c, &need);
-    TrainSlot t = {NULL, *shape, 0, shape_count(shape)};
+    TrainSlot t = {NULL, *shape, 0, shape_count(shape), DTYPE_F32};
     double bytes = (double)t.count * (c->optimizer.ema > 0 ? 8 : 4);
     for (int i = 0; i < n; i++) {
         Shape part;
@@ -239,13 +239,18 @@ void train_optimizer_terms(const TrainOptimizer *o, TrainState *s, float grad_sc
     }
 }
 
+static RngKey round_key(const TrainOptimizer *o, const TrainState *s, int slot)
+{
+    return rng_key(o->c->seed, RNG_ROUND, (uint64_t)slot, (uint64_t)s->step);
+}
+
 void train_optimizer_rates(const TrainOptimizer *o, const TrainState *s, OptimRate *rate)
 {
     for (int i = 0; i < o->nrun; i++) {
         const TrainRun *r = &o->run[i];
         float lr = train_conf_lr_of(o->c, r->lr, s->step);
         for (int k = r->first; k < r->first + r->count; k++)
-            rate[k] = (OptimRate){lr, r->weight_decay};
+            rate[k] = (OptimRate){lr, r->weight_decay, round_key(o, s, k)};
     }
 }
 
@@ -263,6 +268,9 @@ void train_optimizer_step(TrainOptimizer *o, TrainState *s, const float *grad, f
         a.weight_decay = o->run[i].weight_decay;
         step_run(o, s, &o->run[i], grad, &a, weight);
     }
+    for (int i = 0; i < s->count; i++)
+        if (s->slot[i].dtype == DTYPE_BF16)
+            cpu_optim_round_bf16(s->param + s->slot[i].offset, s->slot[i].count, round_key(o, s, i));
 }
 
 void train_optimizer_average(TrainState *s, float rate)

@@ -104,11 +104,11 @@ static void source_deinit(Source *c)
     free(c->key);
 }
 
-static int load_hwc(TrainSet *s, int64_t item, int mirror, int64_t position, float *out)
+static int load_pixels(TrainSet *s, int64_t item, int mirror, int64_t position, uint8_t *out)
 {
     IoImage img = {0};
     TRY(train_dataset_load(s->data, item, s->t->conf->seed, position, mirror, &img));
-    io_image_to_hwc(&img, out);
+    memcpy(out, img.data, (size_t)img.w * (size_t)img.h * 3);
     io_image_deinit(&img);
     return 0;
 }
@@ -117,10 +117,10 @@ static int encode_latents(void *ctx, const int64_t *which, int n, float *rows)
 {
     Source *c = ctx;
     int64_t size = (int64_t)c->size.w * c->size.h * 3;
-    float *images = calloc((size_t)(n * size), sizeof *images);
+    uint8_t *images = calloc((size_t)(n * size), 1);
     int rc = images ? 0 : err_set(ERR_NOMEM, "latents: out of memory");
     for (int i = 0; rc >= 0 && i < n; i++)
-        rc = load_hwc(c->s, c->item[which[i]], c->mirror[which[i]], 0, images + i * size);
+        rc = load_pixels(c->s, c->item[which[i]], c->mirror[which[i]], 0, images + i * size);
     if (rc >= 0)
         rc = train_encoder_images(c->encoder, images, n, rows);
     free(images);
@@ -344,8 +344,8 @@ int train_set_moments(TrainSet *s, int64_t item, int mirror, int64_t position, f
         return train_cache_read(g->latents, s->row[item] + mirror, moments);
     if (!g->encoder)
         TRY(train_encoder_create_images(&g->encoder, s->pipe, s->t->be, g->size.h, g->size.w, 1));
-    float *pixels = malloc((size_t)g->size.w * (size_t)g->size.h * 3 * sizeof *pixels);
-    int rc = pixels ? load_hwc(s, item, mirror, position, pixels) : err_set(ERR_NOMEM, "latents: out of memory");
+    uint8_t *pixels = malloc((size_t)g->size.w * (size_t)g->size.h * 3);
+    int rc = pixels ? load_pixels(s, item, mirror, position, pixels) : err_set(ERR_NOMEM, "latents: out of memory");
     if (rc >= 0)
         rc = train_encoder_images(g->encoder, pixels, 1, moments);
     free(pixels);

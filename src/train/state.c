@@ -12,14 +12,14 @@ static int64_t padded(int64_t n)
     return (n + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
 }
 
-int train_state_add(TrainState *s, const char *name, Shape shape)
+int train_state_add(TrainState *s, const char *name, Dtype dtype, Shape shape)
 {
     TrainSlot *p = realloc(s->slot, (size_t)(s->count + 1) * sizeof *p);
     if (!p)
         return err_set(ERR_NOMEM, "training state: out of memory");
     s->slot = p;
     TrainSlot *t = &p[s->count];
-    *t = (TrainSlot){strdup(name), shape, s->n, shape_count(&shape)};
+    *t = (TrainSlot){strdup(name), shape, s->n, shape_count(&shape), dtype};
     if (!t->name)
         return err_set(ERR_NOMEM, "training state: out of memory");
     s->count++;
@@ -162,7 +162,7 @@ int train_state_copy(TrainState *out, const TrainState *s)
 {
     *out = (TrainState){0};
     for (int i = 0; i < s->count; i++)
-        TRY(train_state_add(out, s->slot[i].name, s->slot[i].shape));
+        TRY(train_state_add(out, s->slot[i].name, s->slot[i].dtype, s->slot[i].shape));
     for (int k = 0; k < s->narray; k++)
         TRY(train_state_array(out, s->array[k].group, s->array[k].dtype, s->array[k].cover));
     TRY(train_state_alloc(out, s->ema != NULL));

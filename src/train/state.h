@@ -10,6 +10,7 @@ typedef struct {
     char *name;      /* as in the graph: "unet.conv_in.weight", "lora.0.unet....lora_A.weight" */
     Shape shape;
     int64_t offset, count; /* in the flat arrays */
+    Dtype dtype;     /* F32, or BF16: param holds bf16 values as floats (optimizer.weights) */
 } TrainSlot;
 
 /* Which slots an array of the optimizer covers, and with what shape. */
@@ -60,7 +61,7 @@ typedef struct {
 } TrainOrigin;
 
 /* Adds a slot; offsets are assigned in order of addition. Before train_state_alloc. */
-int train_state_add(TrainState *s, const char *name, Shape shape);
+int train_state_add(TrainState *s, const char *name, Dtype dtype, Shape shape);
 /* Declares an array of the optimizer. After all slots, before train_state_alloc. */
 int train_state_array(TrainState *s, const char *group, Dtype dtype, TrainCover cover);
 int train_state_alloc(TrainState *s, int ema);

@@ -23,15 +23,15 @@ static int collect_slots(TrainTask *t, TrainState *s)
 {
     for (int i = 0; i < t->nwrt; i++) {
         const GraphTensor *w = graph_tensor(t->now.g, t->now.wrt[i]);
-        TRY(train_state_add(s, w->name, w->meta.shape));
+        TRY(train_state_add(s, w->name, w->meta.dtype, w->meta.shape));
     }
     TRY(train_optimizer_declare(t->conf, s));
     TRY(train_state_alloc(s, t->conf->optimizer.ema > 0));
     for (int i = 0; i < s->count; i++) {
         const NnParam *p = nn_params_find(t->params, s->slot[i].name);
-        if (!p || p->dtype != DTYPE_F32)
-            return err_set(ERR_NOTFOUND, "trained parameter '%s' is missing or not f32", s->slot[i].name);
-        memcpy(s->param + s->slot[i].offset, p->data, (size_t)s->slot[i].count * sizeof(float));
+        if (!p)
+            return err_set(ERR_NOTFOUND, "trained parameter '%s' is missing", s->slot[i].name);
+        TRY(dtype_convert(s->param + s->slot[i].offset, DTYPE_F32, p->data, p->dtype, s->slot[i].count));
     }
     if (s->ema)
         memcpy(s->ema, s->param, (size_t)s->n * sizeof(float));
@@ -121,6 +121,7 @@ static int micro_batch(TrainStep *p, int64_t position, int last, int64_t *bad)
 {
     TrainTask *t = p->task;
     double began = clock_now();
+    comm_place(t->comm, TRAIN_AT_MICRO, p->state->step + 1, 0);
     TRY(t->fill(t, position));
     double filled = clock_now();
     p->seconds[TRAIN_PHASE_DATA] += filled - began;

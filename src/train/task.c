@@ -170,7 +170,7 @@ static const char *settings(const TrainTask *t, char *buf, size_t size)
     return buf;
 }
 
-/* All of a rank's training is in the memory of its device; trained parameters are there once, as part of the state. */
+/* All of a rank's training is in the memory of its device; trained parameters are there once: those of 4 bytes that the state counts are not. */
 static int fits_device(const TrainTask *t, double arena, double params, double state)
 {
     size_t free_now, total;
@@ -215,15 +215,15 @@ int train_task_set_values(TrainTask *t, const TrainState *s, const float *values
 {
     for (int i = 0; i < s->count; i++) {
         NnParam *p = nn_params_find(t->params, s->slot[i].name);
-        if (!p || p->dtype != DTYPE_F32)
-            return err_set(ERR_NOTFOUND, "trained parameter '%s' is missing or not f32", s->slot[i].name);
-        memcpy(p->data, values + s->slot[i].offset, (size_t)s->slot[i].count * sizeof(float));
+        if (!p)
+            return err_set(ERR_NOTFOUND, "trained parameter '%s' is missing", s->slot[i].name);
+        TRY(dtype_convert(p->data, p->dtype, values + s->slot[i].offset, DTYPE_F32, s->slot[i].count));
         nn_param_touch(p);
     }
     return 0;
 }
 
-int train_task_images(TrainTask *t, int64_t position, float *nhwc, int64_t *items)
+int train_task_images(TrainTask *t, int64_t position, uint8_t *nhwc, int64_t *items)
 {
     int64_t size = (int64_t)t->conf->resolution * t->conf->resolution * 3;
     for (int j = 0; j < t->conf->micro_batch; j++) {
@@ -232,7 +232,7 @@ int train_task_images(TrainTask *t, int64_t position, float *nhwc, int64_t *item
         IoImage img = {0};
         TRY(train_dataset_at(t->data, t->conf->seed, position + j, &item, &mirror));
         TRY(train_dataset_load(t->data, item, t->conf->seed, position + j, mirror, &img));
-        io_image_to_hwc(&img, nhwc + j * size);
+        memcpy(nhwc + j * size, img.data, (size_t)size);
         io_image_deinit(&img);
         if (items)
             items[j] = item;

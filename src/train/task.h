@@ -88,12 +88,12 @@ void train_task_bytes(const TrainTask *t, double *arena, double *params, double 
 int train_task_fits(const TrainTask *t);
 /* 1 when this node also has room for a second copy of the optimizer's state. */
 int train_task_spare(const TrainTask *t);
-/* Copies values (slot order of s) into the parameters and marks them changed. */
+/* Copies values (slot order of s) into the parameters, rounded to the nearest where they are bf16, and marks them changed. */
 int train_task_set_values(TrainTask *t, const TrainState *s, const float *values);
 /* Moves `now` into a new shape, whose place is *k, and leaves a graph to be built for another. */
 int train_task_keep_shape(TrainTask *t, int *k);
-/* micro_batch images of a position as floats -1..1, NHWC. items: their numbers (may be NULL). */
-int train_task_images(TrainTask *t, int64_t position, float *nhwc, int64_t *items);
+/* micro_batch images of a position, pixels in NHWC. items: their numbers (may be NULL). */
+int train_task_images(TrainTask *t, int64_t position, uint8_t *nhwc, int64_t *items);
 /* Saves the parameters under root to <part>/<file> with the config.json of MODEL/<part>. */
 int train_task_save_part(TrainTask *t, const TrainState *s, const float *values, const TrainPlace *to, const char *root, const char *part,
                          const char *file);

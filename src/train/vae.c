@@ -14,7 +14,8 @@ enum { SCALING_IMAGES = 512 };
 typedef struct {
     VaeConfig vae;
     OpRef image, noise, one, kl, moments;
-    float *buf_image, *buf_noise;
+    uint8_t *buf_image;
+    float *buf_noise;
     int64_t pixels, latents; /* per item */
 } Vae;
 
@@ -39,7 +40,7 @@ static int fill(TrainTask *t, int64_t position)
         one[j] = 1;
         kl[j] = t->conf->loss.kl;
     }
-    TRY(exec_write_f32(t->now.ex, v->image, v->buf_image, n * v->pixels));
+    TRY(exec_write_pixels(t->now.ex, v->image, v->buf_image, n * v->pixels));
     TRY(exec_write_f32(t->now.ex, v->noise, v->buf_noise, n * v->latents));
     TRY(exec_write_f32(t->now.ex, v->one, one, n));
     return exec_write_f32(t->now.ex, v->kl, kl, n);
@@ -58,6 +59,7 @@ static int build_graph(TrainTask *t, Vae *v)
     nn_init(&nn, t->now.g);
     nn.train = all;
     nn.ntrain = 1;
+    nn.train_compute = c->optimizer.weights;
     v->image = graph_input(t->now.g, "image", T, SHAPE(n, c->resolution, c->resolution, 3));
     v->noise = graph_input(t->now.g, "noise", T, SHAPE(n, h, h, z));
     v->one = graph_input(t->now.g, "weight", P, SHAPE(n));
@@ -179,7 +181,7 @@ int train_vae_open(TrainTask *t, int plan_only)
     if (rc >= 0 && !plan_only)
         rc = train_task_fits(t);
     if (rc >= 0 && !plan_only) {
-        v->buf_image = malloc(n * (size_t)v->pixels * sizeof(float));
+        v->buf_image = malloc(n * (size_t)v->pixels);
         v->buf_noise = malloc(n * (size_t)v->latents * sizeof(float));
         rc = v->buf_image && v->buf_noise ? 0 : err_set(ERR_NOMEM, "training: out of memory");
     }

@@ -1,4 +1,5 @@
 #include "cpu/harness.h"
+#include "cpu/ties.h"
 #include "ops/optim.h"
 
 #include <omp.h>
@@ -63,12 +64,91 @@ static void test_cpu_optim__sumsq(void **state)
     free(x);
 }
 
+/* Values a tenth, a half, ... of the way from one bf16 to the next go up that often, and nowhere else. */
+static void test_cpu_optim__round_bf16(void **state)
+{
+    (void)state;
+    enum { N = 40000, STEP = 1 << 16 };
+    static const uint32_t part[] = {0, 1, 6554, 32768, 49152, 65535};
+    static const float from[] = {1, -1, 1.9921875f, -3e-39f, 1e30f};
+    static float p[N], again[N];
+    uint32_t bits, got;
+    for (size_t f = 0; f < sizeof from / sizeof *from; f++)
+        for (size_t k = 0; k < sizeof part / sizeof *part; k++) {
+            int64_t up = 0;
+            memcpy(&bits, &from[f], sizeof bits);
+            bits = bits / STEP * STEP + part[k];
+            for (int i = 0; i < N; i++)
+                memcpy(&p[i], &bits, sizeof bits);
+            RngKey key = rng_key(1, RNG_ROUND, f, k);
+            memcpy(again, p, sizeof p);
+            omp_set_num_threads(1);
+            cpu_optim_round_bf16(p, N, key);
+            omp_set_num_threads(3);
+            cpu_optim_round_bf16(again, N, key);
+            assert_memory_equal(p, again, sizeof p);
+            for (int i = 0; i < N; i++) {
+                memcpy(&got, &p[i], sizeof got);
+                assert_true(got == bits / STEP * STEP || got == bits / STEP * STEP + STEP);
+                up += got != bits / STEP * STEP;
+            }
+            double share = part[k] / 65536.0, sigma = sqrt(N * share * (1 - share));
+            if (fabs((double)up - N * share) > 4 * sigma)
+                fail_msg("%lld of %d values go up, expected %g +- %g", (long long)up, N, N * share, sigma);
+        }
+    float special[3] = {INFINITY, -INFINITY, NAN};
+    cpu_optim_round_bf16(special, 3, rng_key(1, RNG_ROUND, 0, 0));
+    assert_true(special[0] == INFINITY && special[1] == -INFINITY && isnan(special[2]));
+}
+
+/* Steps far below half a unit in the last place: with rounding to the nearest nothing would move. */
+static void test_cpu_optim__bf16_values_move(void **state)
+{
+    (void)state;
+    enum { N = 4096, STEPS = 100 };
+    static float p[N], m[N], v[N], g[N];
+    double mean = 0;
+    for (int i = 0; i < N; i++) {
+        p[i] = 1;
+        g[i] = 1;
+    }
+    OptimAdamw o = {.lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .grad_scale = 1};
+    for (o.step = 1; o.step <= STEPS; o.step++) {
+        cpu_optim_adamw(p, m, v, g, N, &o);
+        cpu_optim_round_bf16(p, N, rng_key(1, RNG_ROUND, 0, (uint64_t)o.step));
+    }
+    for (int i = 0; i < N; i++)
+        mean += (double)p[i] / N;
+    assert_true(fabs(mean - (1 - STEPS * 1e-4)) < 3e-4); /* of one value: about 0.006 */
+}
+
+/* Where two values of the map are as near, the lower one is taken. */
+static void test_cpu_optim__adamw8_ties(void **state)
+{
+    (void)state;
+    OptimAdamw o = {.lr = 1e-3f, .eps = 1e-8f, .step = 1, .grad_scale = 1};
+    for (int square = 0; square < 2; square++) {
+        float p[OPTIM_BLOCK] = {0}, g[OPTIM_BLOCK], top[2] = {0};
+        uint8_t code[2][OPTIM_BLOCK] = {{0}}, want[OPTIM_BLOCK];
+        int ties = tie_gradient(g, want, square);
+        assert_true(ties > 50 && ties < OPTIM_BLOCK);
+        cpu_optim_adamw8(p, code[0], &top[0], code[1], &top[1], g, OPTIM_BLOCK, &o);
+        assert_true(top[0] == 1 && top[1] == 1);
+        for (int k = 0; k < ties; k++)
+            if (code[square][k] != want[k])
+                fail_msg("a value between %d and %d becomes %d", want[k], want[k] + 1, code[square][k]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cpu_optim__adamw_matches_double),
         cmocka_unit_test(test_cpu_optim__first_step_is_sign),
         cmocka_unit_test(test_cpu_optim__sumsq),
+        cmocka_unit_test(test_cpu_optim__adamw8_ties),
+        cmocka_unit_test(test_cpu_optim__round_bf16),
+        cmocka_unit_test(test_cpu_optim__bf16_values_move),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,12 +12,12 @@ result "gpu.sh runs" $?
 tail -n 3 "$out/log" | sed 's/^/# /'
 rows() { grep -cE "^$1 .*[0-9.]+ +[0-9.]+ +[0-9.]+%" "$out/table"; }
 [ "$(rows attention)" -eq 10 ] && [ "$(rows conv)" -eq 15 ] && [ "$(rows linear)" -eq 10 ] && [ "$(rows '(group|layer) norm')" -eq 10 ] &&
-    [ "$(rows 'adamw,?')" -eq 2 ] && [ "$(grep -cE '^(SD 1.5|SDXL|LoRA) .*%' "$out/table")" -eq 5 ]
+    [ "$(rows 'adamw,?')" -eq 3 ] && [ "$(grep -cE '^(SD 1.5|SDXL|LoRA) .*%' "$out/table")" -eq 5 ]
 result "every kernel and network has its row" $?
 ! grep -qiE 'nan|inf' "$out/table"
 result "every number is one" $?
 # What Python measures bears the same names.
-cut -f 2 <(grep -P '^(flop|byte|net)\t' "$out"/results/*.txt) | grep -vE 'with copies|exact sum|sum of squares|noise and' | while read -r name; do
+cut -f 2 <(grep -P '^(flop|byte|net)\t' "$out"/results/*.txt) | grep -vE 'with copies|exact sum|sum of squares|noise and|rounded' | while read -r name; do
     case $name in
     attention* | conv* | linear* | *norm*) name=$(sed -E 's/^(attention|conv|linear \+ LoRA|linear|group norm \+ silu|layer norm)( data| weight)?( gradient)? //' <<<"$name") ;;
     LoRA*) name="batch {batch}" ;;

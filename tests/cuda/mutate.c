@@ -42,7 +42,7 @@ static void run_adamw8(Backend *cuda)
     static float p[N], grad[N], top[2][16], got[N];
     static uint8_t code[2][N];
     OptimTable *t;
-    const OptimRate rate = {1e-2f, 0};
+    const OptimRate rate = {.lr = 1e-2f};
     OptimStep s = {.kind = OPTIM_ADAMW8, .rate = &rate, .a = {.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.99f, .eps = 1e-8f, .step = 1, .grad_scale = 1}};
     omp_set_num_threads(1); /* ThreadSanitizer does not know libgomp's */
     for (int i = 0; i < N; i++)
@@ -54,7 +54,7 @@ static void run_adamw8(Backend *cuda)
         s.array[2 * k + 1] = up(cuda, top[k], sizeof top[k]);
     }
     cpu_optim_adamw8(p, code[0], top[0], code[1], top[1], grad, N, &s.a);
-    if (cuda->train->table_create(cuda, &t, &(OptimSlot){N, 0, 0, 0}, 1) < 0 || cuda->train->step(cuda, t, &s) < 0 ||
+    if (cuda->train->table_create(cuda, &t, &(OptimSlot){.count = N}, 1) < 0 || cuda->train->step(cuda, t, &s) < 0 ||
         cuda->download(cuda, got, s.p, sizeof got) < 0)
         fail_msg("%s", err_message());
     assert_memory_equal(got, p, sizeof p);

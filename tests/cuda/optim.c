@@ -2,6 +2,7 @@
 #include <omp.h>
 
 #include "cpu/harness.h"
+#include "cpu/ties.h"
 #include "comm/exact.h"
 #include "cuda/orders.h"
 #include "io/image.h"
@@ -27,7 +28,7 @@ static int64_t make_slots(OptimSlot slot[TENSORS])
 {
     int64_t at = 0, block = 0;
     for (int i = 0; i < TENSORS; i++) {
-        slot[i] = (OptimSlot){counts[i], at, at, block};
+        slot[i] = (OptimSlot){counts[i], at, at, block, at * (int64_t)sizeof(float), DTYPE_F32};
         at += padded(counts[i]);
         block += padded(optim_blocks(counts[i]));
     }
@@ -146,7 +147,7 @@ static void test_cuda_optim__sumsq(void **state)
     OptimTable *t;
     for (int64_t i = 0; i < N; i++)
         x[i] = (float)(uniform(3, i, -2, 2) * exp2((double)(i % 90)));
-    must(cuda->train->table_create(cuda, &t, &(OptimSlot){N, 0, 0, 0}, 1));
+    must(cuda->train->table_create(cuda, &t, &(OptimSlot){.count = N}, 1));
     EACH_ORDER(o)
         for (int k = 0; k < 6; k++) {
             double want = cpu_optim_sumsq(x, sizes[k]), got;
@@ -193,16 +194,43 @@ static void draw(float *x, uint64_t key, double size)
             x[k] = (float)uniform(key, k, -size, size) * (k % 11 ? 1.0f : 0.0f);
 }
 
+/* The first, third and fifth tensor in bf16. */
+static void make_halves(OptimSlot slot[TENSORS])
+{
+    int64_t place = 0;
+    for (int i = 0; i < TENSORS; i++) {
+        slot[i].dtype = i % 2 ? DTYPE_F32 : DTYPE_BF16;
+        slot[i].place = place;
+        place += padded(slot[i].count) * (int64_t)dtype_size(slot[i].dtype);
+    }
+}
+
+static void pack(char *to, const float *p, const OptimSlot slot[TENSORS])
+{
+    for (int i = 0; i < TENSORS; i++)
+        must(dtype_convert(to + slot[i].place, slot[i].dtype, p + slot[i].at, DTYPE_F32, slot[i].count));
+}
+
+static void round_halves(float *p, const OptimSlot slot[TENSORS], const OptimRate *rate)
+{
+    for (int i = 0; i < TENSORS; i++)
+        if (slot[i].dtype == DTYPE_BF16)
+            cpu_optim_round_bf16(p + slot[i].at, slot[i].count, rate[i].round);
+}
+
 /* Three steps of all tensors, each with rates of its own. */
-static void check_kind(OptimKind kind)
+static void check_kind(OptimKind kind, int halves)
 {
     static Values host, device;
+    static char packed[sizeof host.p];
     OptimSlot slot[TENSORS];
     OptimRate rate[TENSORS];
     OptimTable *t;
     make_slots(slot);
+    if (halves)
+        make_halves(slot);
     for (int i = 0; i < TENSORS; i++)
-        rate[i] = (OptimRate){1e-2f / (float)(i + 1), i % 2 ? 0.1f : 0.0f};
+        rate[i] = (OptimRate){1e-2f / (float)(i + 1), i % 2 ? 0.1f : 0.0f, rng_key(3, RNG_ROUND, (uint64_t)i, 0)};
     must(cuda->train->table_create(cuda, &t, slot, TENSORS));
     EACH_ORDER(o) {
         memset(&host, 0, sizeof host);
@@ -211,7 +239,9 @@ static void check_kind(OptimKind kind)
             memcpy(host.array[0], host.p, sizeof host.p);
         OptimStep s = {.kind = kind, .rate = rate, .weight = 0.25f};
         int eight = kind == OPTIM_ADAMW8;
-        s.p = up(host.p, sizeof host.p);
+        round_halves(host.p, slot, rate);
+        pack(packed, host.p, slot);
+        s.p = up(packed, sizeof packed);
         s.array[0] = eight ? up(host.code[0], sizeof host.code[0]) : up(host.array[0], sizeof host.array[0]);
         s.array[1] = eight ? up(host.top[0], sizeof host.top[0]) : up(host.array[1], sizeof host.array[1]);
         s.array[2] = eight ? up(host.code[1], sizeof host.code[1]) : NULL;
@@ -220,18 +250,21 @@ static void check_kind(OptimKind kind)
         for (s.a.step = 1; s.a.step <= 3; s.a.step++) {
             draw(host.grad, 5 + (uint64_t)s.a.step, 0.1);
             for (int i = 0; i < TENSORS; i++) {
+                rate[i].round.step[0] = (uint32_t)s.a.step;
                 OptimAdamw a = s.a;
                 a.lr = rate[i].lr;
                 a.weight_decay = rate[i].weight_decay;
                 host_step(kind, &host, &slot[i], &a, s.weight);
             }
+            round_halves(host.p, slot, rate);
             float *grad = up(host.grad, sizeof host.grad);
             s.grad = grad;
             must(cuda->train->step(cuda, t, &s));
             cuda->free(cuda, grad, 0);
         }
+        pack(packed, host.p, slot);
         down(device.p, s.p, sizeof device.p);
-        same_bits(device.p, host.p, PLACES, sizeof(float), "p");
+        same_bits(device.p, packed, (int64_t)sizeof packed / 2, 2, "p");
         for (int k = 0; k < 2; k++) {
             down(eight ? (void *)device.code[k] : device.array[k], s.array[eight ? 2 * k : k], eight ? sizeof device.code[k] : sizeof device.array[k]);
             if (eight)
@@ -247,22 +280,56 @@ static void check_kind(OptimKind kind)
 static void test_cuda_optim__adamw(void **state)
 {
     (void)state;
-    check_kind(OPTIM_ADAMW);
+    check_kind(OPTIM_ADAMW, 0);
+    check_kind(OPTIM_ADAMW, 1);
 }
 static void test_cuda_optim__adamw8(void **state)
 {
     (void)state;
-    check_kind(OPTIM_ADAMW8);
+    check_kind(OPTIM_ADAMW8, 0);
+    check_kind(OPTIM_ADAMW8, 1);
+}
+static void test_cuda_optim__adamw8_ties(void **state)
+{
+    (void)state;
+    const OptimRate rate = {.lr = 1e-3f};
+    const OptimAdamw a = {.lr = 1e-3f, .eps = 1e-8f, .step = 1, .grad_scale = 1};
+    OptimTable *t;
+    must(cuda->train->table_create(cuda, &t, &(OptimSlot){.count = OPTIM_BLOCK}, 1));
+    for (int square = 0; square < 2; square++)
+        EACH_ORDER(o) {
+            float p[OPTIM_BLOCK] = {0}, g[OPTIM_BLOCK], top[2] = {0};
+            uint8_t code[2][OPTIM_BLOCK] = {{0}}, got[OPTIM_BLOCK];
+            assert_true(tie_gradient(g, got, square) > 50);
+            OptimStep s = {.kind = OPTIM_ADAMW8, .rate = &rate, .a = a, .p = up(p, sizeof p)};
+            float *grad = up(g, sizeof g);
+            s.grad = grad;
+            for (int k = 0; k < 2; k++) {
+                s.array[2 * k] = up(code[k], sizeof code[k]);
+                s.array[2 * k + 1] = up(&top[k], sizeof top[k]);
+            }
+            must(cuda->train->step(cuda, t, &s));
+            cpu_optim_adamw8(p, code[0], &top[0], code[1], &top[1], g, OPTIM_BLOCK, &a);
+            for (int k = 0; k < 2; k++) {
+                down(got, s.array[2 * k], sizeof got);
+                same_bits(got, code[k], OPTIM_BLOCK, 1, "code");
+                cuda->free(cuda, s.array[2 * k + 1], 0);
+            }
+            cuda->free(cuda, grad, 0);
+            cuda->free(cuda, s.p, 0);
+        }
+    cuda->train->table_destroy(cuda, t);
 }
 static void test_cuda_optim__lion(void **state)
 {
     (void)state;
-    check_kind(OPTIM_LION);
+    check_kind(OPTIM_LION, 0);
+    check_kind(OPTIM_LION, 1);
 }
 static void test_cuda_optim__schedulefree(void **state)
 {
     (void)state;
-    check_kind(OPTIM_SCHEDULEFREE);
+    check_kind(OPTIM_SCHEDULEFREE, 0);
 }
 
 /* Steps with and without a gradient, the first of all without: nothing is known of the size of steps then. */
@@ -314,7 +381,7 @@ static void check_adafactor(Shape s, int momentum, int scale_parameter)
     OptimTable *t;
     OptimAdafactor a = {1e-2f, momentum ? 0.9f : 0, -0.8f, 1, 0.01f, scale_parameter, 1, 0.7f};
     assert_true(n <= MOST);
-    must(cuda->train->table_create(cuda, &t, &(OptimSlot){n, 0, 0, 0}, 1));
+    must(cuda->train->table_create(cuda, &t, &(OptimSlot){.count = n}, 1));
     EACH_ORDER(o) {
         memset(host, 0, sizeof host);
         for (int64_t i = 0; i < n; i++)
@@ -356,20 +423,28 @@ static void test_cuda_optim__prodigy(void **state)
 static void test_cuda_optim__ema(void **state)
 {
     (void)state;
-    enum { N = 1003 };
-    static float x[N], average[N], want[N], got[N];
-    for (int64_t i = 0; i < N; i++) {
-        x[i] = (float)uniform(8, i, -1, 1);
-        average[i] = (float)uniform(9, i, -1, 1);
-        want[i] = average[i] + 0.3f * (x[i] - average[i]);
-    }
+    static float x[PLACES], average[PLACES], want[PLACES], got[PLACES];
+    static char packed[sizeof x];
+    OptimSlot slot[TENSORS];
+    OptimTable *t;
+    make_slots(slot);
+    make_halves(slot);
+    for (int i = 0; i < TENSORS; i++)
+        for (int64_t k = slot[i].at; k < slot[i].at + counts[i]; k++) {
+            x[k] = (float)(slot[i].dtype == DTYPE_BF16 ? k % 256 : k) / 64;
+            average[k] = (float)uniform(9, k, -1, 1);
+            want[k] = average[k] + 0.3f * (x[k] - average[k]);
+        }
+    pack(packed, x, slot);
+    must(cuda->train->table_create(cuda, &t, slot, TENSORS));
     EACH_ORDER(o) {
-        float *a = up(average, sizeof average), *b = up(x, sizeof x);
-        must(cuda->train->ema(cuda, a, b, N, 0.3f));
+        void *a = up(average, sizeof average), *b = up(packed, sizeof packed);
+        must(cuda->train->ema(cuda, t, a, b, 0.3f));
         down(got, a, sizeof got);
-        same_bits(got, want, N, sizeof *got, "average");
+        same_bits(got, want, PLACES, sizeof *got, "average");
         cuda->free(cuda, b, 0);
     }
+    cuda->train->table_destroy(cuda, t);
 }
 
 /* ---- noise ---- */
@@ -468,6 +543,65 @@ static void test_cuda_optim__pixels(void **state)
         }
 }
 
+/* All values of a byte; lengths with and without a rest; more than there was room for before. */
+static void test_cuda_optim__from_pixels(void **state)
+{
+    (void)state;
+    enum { N = 53 * 29 * 3 };
+    static uint8_t pixel[N];
+    static float want[N], got[N];
+    static uint16_t half[N];
+    static const int64_t sizes[] = {0, 5, 256, N};
+    for (int i = 0; i < N; i++)
+        pixel[i] = (uint8_t)(i * 7);
+    io_image_to_hwc(&(IoImage){.w = 29, .h = 53, .c = 3, .data = pixel}, want);
+    must(dtype_convert(half, DTYPE_BF16, want, DTYPE_F32, N));
+    EACH_ORDER(o)
+        for (int k = 0; k < 4; k++)
+            for (int bf = 0; bf < 2; bf++) {
+                void *device = up(got, sizeof got);
+                must(cuda->upload_pixels(cuda, device, bf ? DTYPE_BF16 : DTYPE_F32, pixel, sizes[k]));
+                down(got, device, sizeof got);
+                same_bits(got, bf ? (void *)half : want, sizes[k], bf ? 2 : 4, "value");
+            }
+}
+
+/* ---- copies from the host: the caller's memory is its own again at once, and the device gets what was there ---- */
+
+static void test_cuda_optim__uploads(void **state)
+{
+    (void)state;
+    enum { SMALL = 5000, ROUNDS = 600, LARGE = (9 << 20) + 77 };
+    static char small[SMALL];
+    char *large = malloc(LARGE), *want = malloc(LARGE);
+    void *one[ROUNDS], *all;
+    const char *lazy = getenv("EMU_LAZY") ? "1" : "0"; /* a GPU needs no asking */
+    setenv("EMU_LAZY", "1", 1);
+    for (int r = 0; r < ROUNDS; r++) {
+        must(cuda->alloc(cuda, &one[r], SMALL));
+        memset(small, r % 251, SMALL);
+        must(cuda->upload(cuda, one[r], small, SMALL - (size_t)r % 64));
+    }
+    for (int i = 0; i < LARGE; i++)
+        want[i] = large[i] = (char)(i % 253);
+    must(cuda->alloc(cuda, &all, LARGE));
+    must(cuda->upload(cuda, all, large, LARGE));
+    memset(large, 1, LARGE);
+    must(cuda->download(cuda, large, all, LARGE));
+    assert_true(!memcmp(large, want, LARGE));
+    for (int r = 0; r < ROUNDS; r++) {
+        must(cuda->download(cuda, small, one[r], SMALL - 64));
+        for (int i = 0; i < SMALL - 64; i++)
+            if (small[i] != (char)(r % 251))
+                fail_msg("copy %d holds other bytes", r);
+        cuda->free(cuda, one[r], SMALL);
+    }
+    setenv("EMU_LAZY", lazy, 1);
+    cuda->free(cuda, all, LARGE);
+    free(large);
+    free(want);
+}
+
 /* ---- parameters that live elsewhere ---- */
 
 static void test_cuda_optim__adopted_parameter(void **state)
@@ -500,9 +634,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_optim__exact_add), cmocka_unit_test(test_cuda_optim__exact_to_float),
         cmocka_unit_test(test_cuda_optim__sumsq),     cmocka_unit_test(test_cuda_optim__adamw),
-        cmocka_unit_test(test_cuda_optim__adamw8),    cmocka_unit_test(test_cuda_optim__lion),
+        cmocka_unit_test(test_cuda_optim__adamw8),    cmocka_unit_test(test_cuda_optim__adamw8_ties), cmocka_unit_test(test_cuda_optim__lion),
         cmocka_unit_test(test_cuda_optim__schedulefree), cmocka_unit_test(test_cuda_optim__ema),
         cmocka_unit_test(test_cuda_optim__adafactor), cmocka_unit_test(test_cuda_optim__prodigy),  cmocka_unit_test(test_cuda_optim__pixels),
+        cmocka_unit_test(test_cuda_optim__from_pixels), cmocka_unit_test(test_cuda_optim__uploads),
         cmocka_unit_test(test_cuda_optim__noise),     cmocka_unit_test(test_cuda_optim__noise_on_the_host),
         cmocka_unit_test(test_cuda_optim__adopted_parameter),
     };

@@ -144,6 +144,7 @@ static void test_train_conf__bounds(void **state)
     fails("init_random=true", ERR_RANGE, "init_random");
     fails("optimizer.beta2=1", ERR_RANGE, "optimizer.beta2");
     fails("steps=0", ERR_RANGE, "steps");
+    fails("optimizer.weights=bf16", ERR_RANGE, "optimizer.weights: bf16 is for the tasks full");
     fails("lora.targets=[]", ERR_RANGE, "lora.targets");
     fails("lora.ranc=4", ERR_NOTFOUND, "rank");
     fails("datasets=[{path: d, repeats: -1}]", ERR_RANGE, "repeats");

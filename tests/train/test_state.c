@@ -16,9 +16,9 @@ static void fill(float *v, int64_t n, float from)
 static void state_make(TrainState *s, int ema, int filled)
 {
     memset(s, 0, sizeof *s);
-    OK(train_state_add(s, "lora.0.unet.a.lora_A.weight", SHAPE(4, 5)));
-    OK(train_state_add(s, "unet.conv.weight", SHAPE(2, 3, 3, 3)));
-    OK(train_state_add(s, "unet.conv.bias", SHAPE(2)));
+    OK(train_state_add(s, "lora.0.unet.a.lora_A.weight", DTYPE_F32, SHAPE(4, 5)));
+    OK(train_state_add(s, "unet.conv.weight", DTYPE_F32, SHAPE(2, 3, 3, 3)));
+    OK(train_state_add(s, "unet.conv.bias", DTYPE_F32, SHAPE(2)));
     OK(train_state_array(s, "adam_m", DTYPE_F32, TRAIN_OF_ALL));
     OK(train_state_array(s, "adam_v", DTYPE_F32, TRAIN_OF_ALL));
     OK(train_state_alloc(s, ema));
@@ -246,7 +246,7 @@ static void test_train_state__other_slots(void **state)
     conf_for(&c, "slots", "seed=1");
     state_make(&a, 0, 1);
     save(&a, &c);
-    OK(train_state_add(&b, "lora.0.unet.a.lora_A.weight", SHAPE(4, 6)));
+    OK(train_state_add(&b, "lora.0.unet.a.lora_A.weight", DTYPE_F32, SHAPE(4, 6)));
     OK(train_state_alloc(&b, 0));
     FAILS(train_checkpoint_resume(&b, &c, &origin, &found), ERR_FORMAT, "none of the 1 checkpoint");
     train_state_deinit(&a);

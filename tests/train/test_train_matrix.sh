@@ -20,9 +20,9 @@ done
 check "prodigy: milestones and the newest stay" test "$(checkpoints prodigy | tr '\n' ' ')" = \
     "step-00000004.h5 step-00000008.h5 step-00000010.h5 "
 
-# The whole UNet and the text encoder with 8-bit moments and rates by group.
-make_config "task: full" "lora: {}" "steps: 6" "checkpoint: {every: 2}" "text_encoder: train" \
-    "optimizer: {name: adamw8bit, lr: 1e-3, text_encoder_lr: 1e-4, groups: [{match: ['*down_blocks*'], lr_scale: 0.5}]}"
+# The whole UNet and the text encoder in bf16, rounded stochastically, with 8-bit moments and rates by group.
+make_config "task: full" "lora: {}" "steps: 6" "checkpoint: {every: 2}" "text_encoder: train" "dtype: bf16" "save_dtype: f32" \
+    "optimizer: {name: adamw8bit, weights: bf16, ema: 0.5, lr: 1e-3, text_encoder_lr: 1e-4, groups: [{match: ['*down_blocks*'], lr_scale: 0.5}]}"
 straight full8
 killed full8
 ranks full8 2
