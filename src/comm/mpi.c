@@ -1,5 +1,6 @@
 #include <mpi.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@ static const long POLL_NS = 500000;
 typedef struct {
     MPI_Comm comm;
     int threads; /* MPI_THREAD_MULTIPLE is there */
+    atomic_int abandoned; /* MPI still has memory of a caller who waits no more */
 } State;
 
 static int check(int code, const char *what)
@@ -74,11 +76,16 @@ static int barrier(Comm *c)
     return leave(c, c->guard ? 0 : check(MPI_Barrier(handle(c)), "MPI_Barrier"));
 }
 
-/* Of a call that was just begun. */
+/* Of a call that was just begun. When it is abandoned the watchdog's messages end too: they would drive MPI on, which writes to memory that is the
+ * caller's again. The second check waits for those that are being sent. */
 static int end(Comm *c, int code, MPI_Request *r, const char *what)
 {
     TRY(check(code, what));
-    return wait_for(c, r, 0, what);
+    int rc = wait_for(c, r, 0, what);
+    if (rc != ERR_PEER)
+        return rc;
+    ((State *)c->state)->abandoned = 1;
+    return comm_guard_check(c);
 }
 
 static int chunk(int64_t left)
@@ -264,7 +271,7 @@ static int link_open(Comm *c, CommLink **out)
 {
     State *s = c->state;
     *out = NULL;
-    return s->threads ? mpi_link_open(out, s->comm, c->size) : 0;
+    return s->threads ? mpi_link_open(out, s->comm, c->size, &s->abandoned) : 0;
 }
 
 /* MPI_Finalize would wait for ranks that are lost. */

@@ -9,6 +9,7 @@ typedef struct {
     CommLink link;
     MPI_Comm comm;
     int size;
+    const atomic_int *silent;
     MPI_Request *request;        /* [size]: the last message to each rank */
     int64_t (*words)[COMM_WORDS]; /* [size]: and its text */
 } Link;
@@ -17,6 +18,8 @@ static int link_post(CommLink *l, int to, const int64_t words[COMM_WORDS])
 {
     Link *k = l->state;
     int done = 1;
+    if (*k->silent)
+        return 0;
     if (k->request[to] != MPI_REQUEST_NULL && (MPI_Test(&k->request[to], &done, MPI_STATUS_IGNORE) != MPI_SUCCESS || !done))
         return 0;
     memcpy(k->words[to], words, sizeof k->words[to]);
@@ -28,7 +31,7 @@ static int link_take(CommLink *l, int *from, int64_t words[COMM_WORDS])
     Link *k = l->state;
     int there = 0;
     MPI_Status st;
-    if (MPI_Iprobe(MPI_ANY_SOURCE, 0, k->comm, &there, &st) != MPI_SUCCESS || !there)
+    if (*k->silent || MPI_Iprobe(MPI_ANY_SOURCE, 0, k->comm, &there, &st) != MPI_SUCCESS || !there)
         return 0;
     *from = st.MPI_SOURCE;
     return MPI_Recv(words, COMM_WORDS, MPI_INT64_T, st.MPI_SOURCE, 0, k->comm, MPI_STATUS_IGNORE) == MPI_SUCCESS;
@@ -50,7 +53,7 @@ static void link_end(CommLink *l, int abandon)
     free(k);
 }
 
-int mpi_link_open(CommLink **out, MPI_Comm parent, int size)
+int mpi_link_open(CommLink **out, MPI_Comm parent, int size, const atomic_int *silent)
 {
     Link *k = calloc(1, sizeof *k);
     if (!k)
@@ -58,6 +61,7 @@ int mpi_link_open(CommLink **out, MPI_Comm parent, int size)
     k->link = (CommLink){k, link_post, link_take, link_end};
     k->comm = MPI_COMM_NULL;
     k->size = size;
+    k->silent = silent;
     k->request = malloc((size_t)size * sizeof *k->request);
     k->words = calloc((size_t)size, sizeof *k->words);
     for (int r = 0; k->request && r < size; r++)
