@@ -87,7 +87,7 @@ __device__ __forceinline__ void soften(uint32_t p[BC / 16][4], float s[BC / 8][4
 }
 
 template <int DP, int BC, int MT>
-__global__ void __launch_bounds__(THREADS) k_attention(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse, AttArg a)
+__global__ void __launch_bounds__(THREADS, 1) k_attention(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse, AttArg a)
 {
     SHARED_DYNAMIC(bf16, mem);
     enum { TILE = BC * (DP + SKEW), ROWS = BR * MT };

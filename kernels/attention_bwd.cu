@@ -195,7 +195,7 @@ __global__ void __launch_bounds__(THREADS) k_attention_bwd(const bf16 *r1, const
                 int64_t col = b * BC + at, row = first + warp * 16 + g + i / 2 * 8;
                 bool seen = col < cols && row < rows && (!a.causal || (KV ? row <= col : col <= row));
                 float l = KV ? stat[2 * now * BC + at] : row_lse[i / 2], m = KV ? stat[(2 * now + 1) * BC + at] : row_delta[i / 2];
-                p[j][i] = seen ? exp2_fast(p[j][i] * scale2 - l) : 0.0f;
+                p[j][i] = seen ? exp2f(p[j][i] * scale2 - l) : 0.0f;
                 if constexpr (PARTS & 1)
                     e[j][i] = seen ? p[j][i] * (e[j][i] - m) : 0.0f;
             }
