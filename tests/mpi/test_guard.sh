@@ -77,7 +77,7 @@ ended held 20 "rank [0-2] \(host [^ ]+\)( and 1 other)? did not arrive at the en
 # None of them comes: all are alive and none waits for another.
 rm "$TMP"/data/*
 make_data
-sed -i 's/^patience: .*/patience: 3/' "$TMP/train.yaml"
+sed -i 's/^patience: .*/patience: 5/' "$TMP/train.yaml"
 begin idle 3
 for picture in "$TMP"/data/*.png; do mkfifo "$picture.new" && mv "$picture.new" "$picture"; done
 began=$SECONDS
