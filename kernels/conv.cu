@@ -237,7 +237,7 @@ template <typename T> __global__ void k_conv_pack(const T *w, T *packed, int64_t
 
 enum { WK = 32 };
 template <int W> struct Tile {
-    enum { LD = W + 8, STAGE = 2 * WK * LD, ACROSS = W / 8, DOWN = THREADS / ACROSS }; /* a thread loads 16 bytes of every DOWN-th row */
+    static constexpr int LD = W + 8, STAGE = 2 * WK * LD, ACROSS = W / 8, DOWN = THREADS / ACROSS; /* a thread loads 16 bytes of every DOWN-th row */
 };
 int weight_tile(int64_t co, int64_t ci) { return co <= 64 || ci <= 64 ? 64 : 128; }
 
@@ -250,7 +250,7 @@ struct Rows {
 template <bool PACKED, int W>
 __device__ __forceinline__ void load_pixels(bf16 *a, const bf16 *dy, const bf16 *x, const Gather &g, Rows &r, int64_t last, int co0, int ci0, int tap)
 {
-    enum { LD = Tile<W>::LD, ACROSS = Tile<W>::ACROSS, DOWN = Tile<W>::DOWN };
+    constexpr int LD = Tile<W>::LD, ACROSS = Tile<W>::ACROSS, DOWN = Tile<W>::DOWN;
     bf16 *b = a + WK * LD;
     int t = (int)threadIdx.x, piece = t % ACROSS * 8;
 #pragma unroll
@@ -270,7 +270,7 @@ template <bool PACKED, int W>
 __global__ void __launch_bounds__(THREADS) k_conv_bwd_w(const bf16 *dy, const bf16 *x, float *part, int64_t chunk, Gather g)
 {
     SHARED_DYNAMIC(bf16, mem);
-    enum { LD = Tile<W>::LD, STAGE = Tile<W>::STAGE, NI = W / 32, NJ = W / 16 };
+    constexpr int LD = Tile<W>::LD, STAGE = Tile<W>::STAGE, NI = W / 32, NJ = W / 16;
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, wm = warp % 2 * (W / 2), wn = warp / 2 * (W / 2);
     int across = (g.c + W - 1) / W, tap = (int)blockIdx.y / across, ci0 = (int)blockIdx.y % across * W, co0 = (int)blockIdx.x * W;
     int64_t first = (int64_t)blockIdx.z * chunk, last = min(first + chunk, g.rows), mine = first + (int)threadIdx.x / Tile<W>::ACROSS;
