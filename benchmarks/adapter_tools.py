@@ -8,6 +8,7 @@ MODEL: a diffusers folder of the size of SD 1.5 (tests/peers/make_sd15.py makes 
 whose functions run in this process: their imports are not counted, reading and writing of files is, as for Atelier. A random LoRA of
 rank 32 on 24 modules (320 to 10240 wide) is resized to rank 8, merged into the model, and extracted again from the two models; kohya's
 extraction is held to those modules, as Atelier's is by --target. Needs torch, diffusers, transformers, safetensors."""
+import argparse
 import os
 import subprocess
 import sys
@@ -75,6 +76,7 @@ def kohya_merge():
 
 def kohya_extract():
     create = lora.create_network
+    extract_lora_from_models.args = argparse.Namespace(device=None)  # its svd reads the script's own arguments
     with mock.patch.object(model_util, "load_models_from_stable_diffusion_checkpoint", load), \
          mock.patch.object(extract_lora_from_models.lora, "create_network", lambda *a, **k: network(create, *a, **k)):
         extract_lora_from_models.svd(MODEL, "merged", "kohya-32.safetensors", 32, False, False, None, False, "cpu", "float", 1.0, 0.0, True)

@@ -11,7 +11,7 @@
 static const char usage[] =
     "usage: atelier merge MODEL FILE[:SCALE]... -o FOLDER\n"
     "       atelier merge FILE[:SCALE] FILE[:SCALE]... -o OUT.safetensors [options]\n\n"
-    "Into a model: writes a new model folder with the adapters in its weights, each tensor in its own dtype.\n"
+    "Into a model: writes a new model folder with the adapters in its weights, each tensor in its own dtype; the other parts are linked or copied.\n"
     "Several adapters into one file: exactly, the ranks adding up (LoHa, LoKr and full differences become full differences), or with an\n"
     "option of ranks as the nearest LoRA of such ranks. DoRA can only be merged into a model.\n\n"
     ADAPTERS_RANK_HELP
@@ -74,7 +74,7 @@ static int copy_dir(const char *from, const char *to, const char *name, int dept
         if (rc >= 0 && io_file_is_dir(a))
             rc = depth < 4 ? copy_dir(a, b, names.items[i], depth + 1) : 0;
         else if (rc >= 0 && !is_weights(name, names.items[i]))
-            rc = io_file_copy(a, b, 0);
+            rc = io_file_copy(a, b, 1);
         free(a);
         free(b);
         if (rc < 0)
