@@ -60,31 +60,6 @@ static int is_weights(const char *dir, const char *name)
                       str_ends_with(name, ".bin"));
 }
 
-static int copy_dir(const char *from, const char *to, const char *name, int depth)
-{
-    IoNames names = {0};
-    int rc;
-    TRY_GOTO(io_dir_make(to));
-    TRY_GOTO(io_dir_list(&names, from, NULL));
-    for (int i = 0; i < names.count; i++) {
-        char *a = NULL, *b = NULL;
-        rc = io_path_join(&a, from, names.items[i]);
-        if (rc >= 0)
-            rc = io_path_join(&b, to, names.items[i]);
-        if (rc >= 0 && io_file_is_dir(a))
-            rc = depth < 4 ? copy_dir(a, b, names.items[i], depth + 1) : 0;
-        else if (rc >= 0 && !is_weights(name, names.items[i]))
-            rc = io_file_copy(a, b, 1);
-        free(a);
-        free(b);
-        if (rc < 0)
-            goto done;
-    }
-done:
-    io_names_deinit(&names);
-    return rc;
-}
-
 static int merge_part(const Adapters *a, Pipeline *p, PipelinePart part, Lora *const *lora)
 {
     char *dir = NULL, *path = NULL;
@@ -112,7 +87,7 @@ static int merge_model(Adapters *a)
     TRY_GOTO(pipeline_open(&p, a->model, NULL));
     TRY_GOTO(adapters_modules(a, &mods));
     TRY_GOTO(load_all(a, 1, &mods, lora));
-    TRY_GOTO(copy_dir(a->model, a->out, "", 0));
+    TRY_GOTO(io_dir_copy(a->model, a->out, 4, is_weights));
     TRY_GOTO(merge_part(a, p, PIPELINE_UNET, lora));
     TRY_GOTO(merge_part(a, p, PIPELINE_TEXT, lora));
     printf("%s\n", a->out);

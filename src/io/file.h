@@ -37,6 +37,9 @@ typedef struct {
 /* Names (not paths) in a folder that end with `suffix` (NULL: all), without those that begin with '.', sorted by byte. */
 int io_dir_list(IoNames *out, const char *path, const char *suffix);
 void io_names_deinit(IoNames *n);
+/* The files of a folder into another, which is made, and those of folders in it down to `depth` levels; shared where the file system allows it
+ * (io_file_copy). left_out: 1 for a file not to copy, by the names of its folder ("" for `from` itself) and of the file; NULL: all are. */
+int io_dir_copy(const char *from, const char *to, int depth, int (*left_out)(const char *dir, const char *name));
 
 /* What was created, renamed or removed beside `path` survives a crash of the machine. Folders that cannot be synced are fine. */
 int io_dir_sync(const char *path);

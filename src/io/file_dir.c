@@ -91,6 +91,35 @@ void io_names_deinit(IoNames *n)
     *n = (IoNames){NULL, 0};
 }
 
+static int copy_folder(const char *from, const char *to, const char *dir, int depth, int (*left_out)(const char *, const char *))
+{
+    IoNames names = {0};
+    int rc;
+    TRY_GOTO(io_dir_make(to));
+    TRY_GOTO(io_dir_list(&names, from, NULL));
+    for (int i = 0; rc >= 0 && i < names.count; i++) {
+        const char *name = names.items[i];
+        char *a = NULL, *b = NULL;
+        rc = io_path_join(&a, from, name);
+        if (rc >= 0)
+            rc = io_path_join(&b, to, name);
+        if (rc >= 0 && io_file_is_dir(a))
+            rc = depth > 0 ? copy_folder(a, b, name, depth - 1, left_out) : 0;
+        else if (rc >= 0 && (!left_out || !left_out(dir, name)))
+            rc = io_file_copy(a, b, 1);
+        free(a);
+        free(b);
+    }
+done:
+    io_names_deinit(&names);
+    return rc;
+}
+
+int io_dir_copy(const char *from, const char *to, int depth, int (*left_out)(const char *dir, const char *name))
+{
+    return copy_folder(from, to, "", depth, left_out);
+}
+
 int io_dir_remove_temps(const char *dir)
 {
     DIR *d = opendir(dir);

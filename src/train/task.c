@@ -252,27 +252,6 @@ static int model_folder(char **path, const TrainPlace *to, const char *part)
     return str_format(path, "%s%s%s%s%s", to->folder, to->mark[0] ? "/step" : "", to->mark, part[0] ? "/" : "", part);
 }
 
-static int copy_files(const char *from, const char *to)
-{
-    IoNames names = {0};
-    int rc;
-    TRY_GOTO(io_dir_make(to));
-    TRY_GOTO(io_dir_list(&names, from, NULL));
-    for (int i = 0; rc >= 0 && i < names.count; i++) {
-        char *a = NULL, *b = NULL;
-        rc = io_path_join(&a, from, names.items[i]);
-        if (rc >= 0)
-            rc = io_path_join(&b, to, names.items[i]);
-        if (rc >= 0 && !io_file_is_dir(a))
-            rc = io_file_copy(a, b, 1);
-        free(a);
-        free(b);
-    }
-done:
-    io_names_deinit(&names);
-    return rc;
-}
-
 static int save_other_part(const TrainTask *t, const TrainPlace *to, const char *part)
 {
     char *from = NULL, *dir = NULL;
@@ -282,7 +261,7 @@ static int save_other_part(const TrainTask *t, const TrainPlace *to, const char 
     TRY_GOTO(io_path_join(&from, t->conf->model, part));
     TRY_GOTO(model_folder(&dir, to, part));
     if (io_file_is_dir(from))
-        rc = copy_files(from, dir);
+        rc = io_dir_copy(from, dir, 0, NULL);
 done:
     free(from);
     free(dir);

@@ -86,6 +86,38 @@ static void test_io_file__abort_leaves_the_old_file(void **state)
     io_atomic_abort(NULL);
 }
 
+static int leaves_out_weights(const char *dir, const char *name) { return !strcmp(dir, "unet") && !strcmp(name, "w"); }
+
+static void test_io_dir__copies_to_a_depth(void **state)
+{
+    char *from = in(state, "model"), *to = in(state, "copy"), *path, *sub;
+    static const char *const files[] = {"w", "unet/w", "unet/config", "unet/deep/w"};
+    static const struct {
+        int depth;
+        int (*left_out)(const char *dir, const char *name);
+        int there[4];
+    } cases[] = {{0, NULL, {1, 0, 0, 0}}, {1, NULL, {1, 1, 1, 0}}, {1, leaves_out_weights, {1, 0, 1, 0}}, {2, leaves_out_weights, {1, 0, 1, 1}}};
+    static const char *const names[] = {"0", "1", "2", "3"};
+    assert_int_equal(io_path_join(&path, from, "unet/deep"), 0);
+    assert_int_equal(io_dir_make(path), 0);
+    free(path);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(io_path_join(&path, from, files[i]), 0);
+        assert_int_equal(io_file_write(path, "x", 1), 0);
+        free(path);
+    }
+    for (int k = 0; k < 4; k++) {
+        assert_int_equal(io_path_join(&sub, to, names[k]), 0);
+        assert_int_equal(io_dir_copy(from, sub, cases[k].depth, cases[k].left_out), 0);
+        for (int i = 0; i < 4; i++) {
+            assert_int_equal(io_path_join(&path, sub, files[i]), 0);
+            assert_int_equal(io_file_exists(path), cases[k].there[i]);
+            free(path);
+        }
+        free(sub);
+    }
+}
+
 static void test_io_file__copies_and_shares(void **state)
 {
     char *from = in(state, "a"), *to = in(state, "b"), *got;
@@ -242,6 +274,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_io_file__write_and_read),
         T(test_io_file__abort_leaves_the_old_file),
+        T(test_io_dir__copies_to_a_depth),
         T(test_io_file__copies_and_shares),
         T(test_io_file__failed_commit_keeps_the_old_file),
         T(test_io_file__full_disk_keeps_the_old_file),
